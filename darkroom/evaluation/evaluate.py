@@ -1,0 +1,171 @@
+"""Evaluation: draw from a checkpoint on fixed noise and prompts, and measure."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from darkroom.artifacts import Checkpoint, Evaluation, Reference, Shards
+from darkroom.devices import prepare
+from darkroom.recipe import Evaluate
+from darkroom.stages import stage_digest
+from darkroom.store import Store, write_json
+from darkroom.weights.locate import locate
+
+Progress = Callable[[int, int], None]
+
+
+def evaluate(
+    checkpoint: Checkpoint,
+    shards: Shards,
+    plan: Evaluate,
+    store: Store,
+    *,
+    threads: int,
+    device: str = "cpu",
+    progress: Progress = lambda done, total: None,
+    fresh: bool = False,
+) -> Evaluation:
+    """Every measure of one checkpoint on the validation side; ``progress`` is told (pictures drawn, in all)."""
+    inputs, fields = evaluation_inputs(checkpoint.digest, shards, plan, threads)
+
+    def build(work: Path) -> dict[str, Any]:
+        metrics = _measure(checkpoint, shards, plan, store, work, threads, device, progress)
+        write_json(work / "metrics.json", metrics)
+        return {"device": device}
+
+    digest = stage_digest("evaluation", fields, inputs)
+    return store.get_or_build(Evaluation, digest, build, inputs=inputs, fields=fields, fresh=fresh)
+
+
+def evaluation_digest(checkpoint: str, shards: Shards, plan: Evaluate, threads: int) -> str:
+    """The digest that :func:`evaluate` will give, before anything is drawn."""
+    inputs, fields = evaluation_inputs(checkpoint, shards, plan, threads)
+    return stage_digest("evaluation", fields, inputs)
+
+
+def evaluation_inputs(
+    checkpoint: str, shards: Shards, plan: Evaluate, threads: int
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """What an evaluation's digest is made of. Raises what finding the extractor raises."""
+    from .features import identity
+
+    _, extractor = identity(plan.features, plan.sha256)
+    inputs = {
+        "checkpoint": checkpoint,
+        "shards": shards.digest,
+        "features": extractor,
+        "clip": locate(plan.clip).sha256,
+    }
+    return inputs, {**plan.digest_fields(), "threads": threads}
+
+
+def metrics_of(evaluation: Evaluation) -> dict[str, float]:
+    """The measures by name."""
+    content: dict[str, float] = json.loads((evaluation.path / "metrics.json").read_text("utf-8"))
+    return content
+
+
+def reference(shards: Shards, features: str, store: Store, threads: int, device: str) -> Reference:
+    """Features of the validation pictures and of as many training pictures, made once for all evaluations."""
+    from .features import folder_features, identity, load
+
+    measure, extractor = identity(features, None)
+    inputs = {"shards": shards.digest, "features": extractor}
+
+    def build(work: Path) -> None:
+        import numpy as np
+        import torch
+        from safetensors.numpy import save_file
+
+        from darkroom.preprocess.shards import load_side
+        from darkroom.randomness import generator
+
+        prepare(threads, device)
+        network = load(features, device)
+        validation, training = (load_side(shards, which)[0]["pixels"] for which in ("validation", "train"))
+        count = min(len(validation), len(training))
+        chosen = torch.randperm(len(training), generator=generator("reference"))[:count]
+        tensors = {}
+        for name, pixels in (("validation", validation), ("train", training[chosen])):
+            save_pictures([np.ascontiguousarray(one.permute(1, 2, 0).numpy()) for one in pixels], work / name)
+            tensors[name] = folder_features(work / name, network)
+        save_file(tensors, work / "features.safetensors")
+
+    digest = stage_digest("evaluation", {"reference": True, "threads": threads}, inputs)
+    return store.get_or_build(Reference, digest, build, inputs={**inputs, "measure": measure})
+
+
+def save_pictures(pictures: list[Any], folder: Path) -> None:
+    """Write pictures (Pillow's, or HWC uint8) as 00000.png, 00001.png, ..."""
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, picture in enumerate(pictures):
+        image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+        image.convert("RGB").save(folder / f"{index:05d}.png", compress_level=1)
+
+
+def _measure(
+    checkpoint: Checkpoint,
+    shards: Shards,
+    plan: Evaluate,
+    store: Store,
+    work: Path,
+    threads: int,
+    device: str,
+    progress: Progress,
+) -> dict[str, float]:
+    import numpy as np
+    import torch
+    from safetensors.numpy import load_file, save_file
+
+    from darkroom.diffusion.pipeline import load_pipeline
+    from darkroom.diffusion.sampling import draw, grid
+    from darkroom.preprocess.shards import encode, load_side
+    from darkroom.training.data import Data
+
+    from .features import folder_features, frechet, identity, load
+    from .measures import clip_scores, denoising_errors, nearest_distances
+
+    # The reference first: it may fail, and it is cheap.
+    real = load_file(reference(shards, plan.features, store, threads, device).path / "features.safetensors")
+    prepare(threads, device)
+    pipeline = load_pipeline(checkpoint.path / "pipeline", device)
+    data = Data(shards, "validation", pipeline.tokenizer, pipeline.text_encoder)
+    # A champion from another recipe has another autoencoder: each model is judged on latents of its own.
+    data.latents = encode(pipeline.vae, data.pixels)
+    data.to(torch.device(device))
+
+    # The pictures: the validation side's captions, in order, over and over.
+    count = plan.count or len(data.captions)
+    store.need_room(count * data.pixels[0].numel() * 2, "evaluation")
+    prompts = [data.captions[index % len(data.captions)] for index in range(count)]
+    pictures = draw(pipeline, prompts, plan.noise_seed, plan.sampler, lambda done: progress(done, count))
+    save_pictures(pictures, work / "generated")
+    grid(pictures[:64], columns=8).save(work / "grid.png")
+    write_json(work / "prompts.json", prompts)
+
+    # The distance to held-out pictures, beside that of real training pictures at equal count.
+    measure, _ = identity(plan.features, plan.sha256)
+    features = folder_features(work / "generated", load(plan.features, device))
+    save_file({"generated": features}, work / "features.safetensors")
+    distance, floor = frechet(features, real["validation"]), frechet(real["train"], real["validation"])
+    metrics = {measure: distance, f"{measure}_train": floor, f"{measure}_ratio": distance / floor}
+
+    # Whether the pictures are what was asked for.
+    clip = features
+    if plan.clip != plan.features:
+        clip = folder_features(work / "generated", load(plan.clip, device))
+    scores = clip_scores(clip, prompts, locate(plan.clip).path)
+    score_name = identity(plan.clip, None)[0].removeprefix("fd_")
+    metrics[f"clip_score_{score_name.removeprefix('clip_')}"] = float(scores.mean())
+
+    # Whether they are copies: nearness to training pictures, beside that of held-out ones.
+    training = load_side(shards, "train")[0]["pixels"].numpy()
+    drawn = np.stack([np.asarray(picture.convert("RGB")).transpose(2, 0, 1) for picture in pictures])
+    held_out = float(np.median(nearest_distances(data.pixels.numpy(), training)))
+    nearest = float(np.median(nearest_distances(drawn, training)))
+    metrics |= {"nearest_train": nearest, "nearest_train_validation": held_out, "nearest_ratio": nearest / held_out}
+
+    return metrics | denoising_errors(pipeline.unet, data, plan.noise_seed, plan.denoising_timesteps)

@@ -1,0 +1,84 @@
+"""Measures beside the distances: CLIP score, errors of denoising, and nearness to the training pictures."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from darkroom.diffusion import flow
+from darkroom.randomness import generator
+from darkroom.training.data import Data
+
+
+def clip_scores(picture_features: np.ndarray, prompts: list[str], folder: Path) -> np.ndarray:
+    """100 max(cos, 0) of each picture with its prompt (Hessel et al. 2021, without their factor 2.5), float64 [N].
+
+    ``picture_features`` [N, projection] come from the CLIP model of ``folder``.
+    """
+    from transformers import CLIPModel, CLIPTokenizer
+
+    model: Any = CLIPModel.from_pretrained(folder).eval()
+    tokenizer = CLIPTokenizer.from_pretrained(folder)
+    distinct = sorted(set(prompts))
+    with torch.inference_mode():
+        tokens = tokenizer(
+            distinct,
+            padding="max_length",
+            max_length=model.config.text_config.max_position_embeddings,
+            truncation=True,
+            return_tensors="pt",
+        )
+        pooled = model.text_model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).pooler_output
+        embedded = model.text_projection(pooled).double().numpy()
+    texts = dict(zip(distinct, embedded / np.linalg.norm(embedded, axis=1, keepdims=True), strict=True))
+    pictures = picture_features / np.linalg.norm(picture_features, axis=1, keepdims=True)
+    cosines = (pictures * np.stack([texts[prompt] for prompt in prompts])).sum(axis=1)
+    scores: np.ndarray = 100 * np.maximum(cosines, 0)
+    return scores
+
+
+@torch.inference_mode()
+def denoising_errors(unet: Any, data: Data, seed: int, timesteps: int) -> dict[str, float]:
+    """MSE, RMSE, MAE and R² of the predicted velocity on every row, at ``timesteps`` fixed times and fixed noise.
+
+    R² is one minus the ratio of the squared error to the target's squared deviation from its mean.
+    """
+    squared = absolute = total = total_square = 0.0
+    count = 0
+    for index, time in enumerate(flow.fixed_times(timesteps).tolist()):
+        noise = torch.randn(data.latents.shape, generator=generator(seed, "denoising", index)).to(data.latents.device)
+        for part in torch.arange(len(noise)).split(256):
+            clean = data.latents[part]
+            times = torch.full((len(part),), time, device=clean.device)
+            predicted = unet(
+                flow.interpolate(clean, noise[part], times),
+                times * flow.TIME_SCALE,
+                encoder_hidden_states=data.embeddings[data.rows[part]],
+            ).sample
+            target = flow.velocity(clean, noise[part]).double()
+            error = predicted.double() - target
+            squared += float(error.square().sum())
+            absolute += float(error.abs().sum())
+            total += float(target.sum())
+            total_square += float(target.square().sum())
+            count += error.numel()
+    mse = squared / count
+    return {
+        "denoising_mse": mse,
+        "denoising_rmse": mse**0.5,
+        "denoising_mae": absolute / count,
+        "denoising_r2": 1 - squared / (total_square - total**2 / count),
+    }
+
+
+def nearest_distances(pictures: np.ndarray, training: np.ndarray, block: int = 256) -> np.ndarray:
+    """Euclidean distance of each picture to the nearest training picture, [N]; both [*, 3, H, W] in [0, 255]."""
+    flat = training.reshape(len(training), -1).astype(np.float64)
+    norms = (flat**2).sum(axis=1)
+    found = []
+    for start in range(0, len(pictures), block):
+        part = pictures[start : start + block].reshape(-1, flat.shape[1]).astype(np.float64)
+        squares = (part**2).sum(axis=1)[:, None] + norms - 2 * part @ flat.T
+        found.append(np.sqrt(np.maximum(squares.min(axis=1), 0)))
+    return np.concatenate(found)

@@ -1,0 +1,53 @@
+"""Pictures from a registered model, as files."""
+
+import base64
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .errors import RecipeError
+from .registry import Registry
+
+GRID_COLUMNS = 8
+
+
+def generate(
+    registry: Registry,
+    reference: str,
+    prompt: str,
+    *,
+    count: int,
+    seed: int,
+    out: Path,
+    steps: int = 0,
+    guidance: float = -1.0,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[Path]:
+    """Write ``out/0000.png`` … and ``out/grid.png``, and nothing else; returns them, the grid last.
+
+    Picture i depends on (seed, i), the prompt and the model alone. ``steps`` 0 and ``guidance`` -1 mean the model's own.
+    Raises :class:`RecipeError` for an unknown model and for a folder that holds other files.
+    """
+    import pandas as pd
+    from PIL import Image
+
+    from .diffusion.sampling import grid
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RecipeError(f"--out {out}: there is something already; name a new or an empty folder")
+    version = registry.resolve(reference)
+    say(f"drawing {count} pictures from {version.uri}")
+    model: Any = registry.load(version)
+    answer = model.predict(
+        pd.DataFrame({"prompt": [prompt] * count}), params={"seed": seed, "steps": steps, "guidance": guidance}
+    )
+    contents = [base64.b64decode(text) for text in answer["image"]]
+    out.mkdir(parents=True, exist_ok=True)
+    files = []
+    for index, content in enumerate(contents):
+        files.append(out / f"{index:04d}.png")
+        files[-1].write_bytes(content)
+    pictures = [Image.open(io.BytesIO(content)) for content in contents]
+    grid(pictures, columns=min(GRID_COLUMNS, count)).save(out / "grid.png")
+    return [*files, out / "grid.png"]

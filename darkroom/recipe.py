@@ -1,0 +1,352 @@
+"""The recipe: one TOML file that says what to train, on which data, how judged and under which name registered.
+
+It is validated as a whole before anything starts. Each section is frozen, refuses unknown keys, and knows which of its
+fields can change a result (:meth:`Section.digest_fields`).
+"""
+
+import difflib
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from .errors import RecipeError
+
+# A field with this mark says how often or under which name, not what: it is left out of every digest.
+NO_EFFECT = "no effect on results"
+NoEffect = Field(json_schema_extra={"no_effect": True})
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+
+
+class Section(BaseModel):
+    """A part of a recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def digest_fields(self) -> dict[str, Any]:
+        """The fields that can change a result and differ from their defaults, ready for JSON."""
+        dumped = self.model_dump(mode="json", exclude_defaults=True)
+        marked = type(self).model_fields
+        return {
+            key: value.digest_fields() if isinstance(value := getattr(self, key), Section) else dumped[key]
+            for key in sorted(dumped)
+            if not _has_no_effect(marked[key].json_schema_extra)
+        }
+
+
+def _has_no_effect(extra: object) -> bool:
+    return isinstance(extra, dict) and bool(extra.get("no_effect"))
+
+
+class Collect(Section):
+    """Where the pictures come from."""
+
+    source: Literal["digits", "folder"] = Field(
+        description="digits: scikit-learn's scanned digits. folder: a folder of pictures with metadata.jsonl."
+    )
+    path: Path | None = Field(None, description="The folder, relative to the recipe; for source = 'folder'.")
+    licence: str = Field("unknown", description="Licence of pictures whose metadata names none.")
+    max_bytes: int = Field(50_000_000, gt=0, description="Larger files go to quarantine unread. Bytes.")
+
+    @model_validator(mode="after")
+    def _folder_has_a_path(self) -> "Collect":
+        if (self.source == "folder") != (self.path is not None):
+            raise ValueError("path is needed for source = 'folder' and for no other source")
+        return self
+
+
+class Check(Section):
+    """What a picture must be to be trained on; the rules over the whole table are in expectations/."""
+
+    suite: Name = Field("pictures", description="The suite: expectations/SUITE.json.")
+    min_side: int = Field(8, ge=1, description="Pictures with a shorter side go to quarantine. Pixels.")
+    max_pixels: int = Field(100_000_000, ge=1, description="Pictures with more go to quarantine undecoded. Pixels.")
+    max_caption: int = Field(1000, ge=1, description="Longer captions go to quarantine. Characters.")
+    working_side: int = Field(1024, ge=8, description="Longer side of the working copies. Pixels.")
+
+
+class Preprocess(Section):
+    """From accepted pictures to training-ready shards."""
+
+    size: int = Field(512, ge=8, le=4096, multiple_of=8, description="Side of the training pictures. Pixels.")
+    validation_share: float = Field(0.1, gt=0, lt=1, description="Share of the pictures kept for validation.")
+    split_seed: int = Field(0, ge=0, description="Seed of the split alone, so that other seeds keep it.")
+    shard_prefix: int = Field(1, ge=1, le=4, description="Hex digits of a picture's id that choose its shard.")
+
+
+class UNet(Section):
+    """Arguments of diffusers' ``UNet2DConditionModel``; what is not here follows from the other parts."""
+
+    block_out_channels: tuple[int, ...] = Field((320, 640, 1280, 1280), description="Channels of each level.")
+    down_block_types: tuple[str, ...] = Field(
+        ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        description="Block classes on the way down.",
+    )
+    up_block_types: tuple[str, ...] = Field(
+        ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        description="Block classes on the way up.",
+    )
+    layers_per_block: int = Field(2, ge=1, le=8, description="Residual layers of each level.")
+    attention_heads: int = Field(8, ge=1, le=64, description="Heads of each attention layer.")
+    norm_num_groups: int = Field(32, ge=1, description="Groups of the group norms.")
+
+    @model_validator(mode="after")
+    def _levels_agree(self) -> "UNet":
+        levels = len(self.block_out_channels)
+        if {len(self.down_block_types), len(self.up_block_types)} != {levels}:
+            raise ValueError("block_out_channels, down_block_types and up_block_types must have one entry a level")
+        for channels in self.block_out_channels:
+            if channels % self.norm_num_groups or channels % self.attention_heads:
+                raise ValueError(
+                    f"block_out_channels: {channels} must be a multiple of norm_num_groups ({self.norm_num_groups}) "
+                    f"and of attention_heads ({self.attention_heads})"
+                )
+        return self
+
+
+class Model(Section):
+    """The parts of the pipeline: the frozen ones by name, the trained one by its shape."""
+
+    vae: str = Field(description="Autoencoder: builtin:NAME, a local folder or a name on the hub.")
+    text_encoder: str = Field(description="CLIP text encoder with its tokenizer: likewise.")
+    unet: UNet = Field(UNet(), description="The denoiser, trained from scratch.")
+
+
+class Train(Section):
+    """The training of the denoiser by flow matching."""
+
+    steps: int = Field(ge=1, description="Optimiser steps.")
+    batch: int = Field(128, ge=1, description="Pictures a step.")
+    learning_rate: float = Field(1e-4, gt=0, le=1, description="Peak learning rate of AdamW.")
+    warmup_steps: int = Field(100, ge=0, description="Steps of linear warm-up; then a half cosine to zero.")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's decoupled weight decay.")
+    clip_gradient_norm: float | None = Field(1.0, gt=0, description="Gradients are scaled to at most this norm.")
+    ema_decay: float = Field(0.999, ge=0, lt=1, description="Decay a step of the averaged weights.")
+    caption_dropout: float = Field(0.1, ge=0, le=1, description="Share of captions replaced by the empty one.")
+    timestep_mean: float = Field(0.0, description="Mean of logit(t), t the noise's share.")
+    timestep_std: float = Field(1.0, gt=0, description="Standard deviation of logit(t).")
+    threads: int = Field(2, ge=1, description="CPU threads; another number gives other last bits.")
+    checkpoint_every: Annotated[int, NoEffect] = Field(100, ge=1, description="Steps between checkpoints.")
+    validate_every: Annotated[int, NoEffect] = Field(100, ge=1, description="Steps between validation losses.")
+    grid_every: Annotated[int, NoEffect] = Field(200, ge=1, description="Steps between sample grids.")
+    log_every: Annotated[int, NoEffect] = Field(10, ge=1, description="Steps between logged losses.")
+    prompts: Annotated[tuple[str, ...], NoEffect] = Field((), description="Prompts of the sample grids.")
+
+
+class Sampler(Section):
+    """How pictures are drawn."""
+
+    steps: int = Field(20, ge=1, le=1000, description="Steps of DPM-Solver++.")
+    guidance: float = Field(1.0, ge=0, description="Classifier-free guidance; 1 is without.")
+    batch: int = Field(32, ge=1, description="Pictures drawn together.")
+
+
+class Evaluate(Section):
+    """The measures of a checkpoint."""
+
+    count: int | None = Field(None, ge=2, description="Pictures drawn; None: as many as the validation side has.")
+    features: str = Field(
+        "inception", description="Extractor of the distance: inception, builtin:NAME, a CLIP folder or hub name."
+    )
+    clip: str = Field("openai/clip-vit-base-patch32", description="CLIP model of the CLIP score: likewise.")
+    sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="Digest that local extractor weights must have."
+    )
+    sampler: Sampler = Sampler()
+    noise_seed: int = Field(0, ge=0, description="Seed of the noise that pictures are drawn from.")
+    denoising_timesteps: int = Field(8, ge=1, le=100, description="Timesteps at which denoising errors are taken.")
+
+
+class Limit(Section):
+    """A measure's allowed range."""
+
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> "Limit":
+        if self.min is None and self.max is None:
+            raise ValueError("needs min, max or both")
+        return self
+
+
+class Gate(Section):
+    """When a challenger may replace the champion."""
+
+    limits: dict[str, Limit] = Field({}, description="Absolute limits by measure; also for the first version.")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence of the interval of the difference.")
+
+
+class Register(Section):
+    """What the registry does with a version."""
+
+    promote: Literal["auto", "ask"] = Field(
+        "auto", description="auto: PASS makes the version champion. ask: it waits as challenger."
+    )
+    description: Annotated[str, NoEffect] = Field("", description="Text for the model's page.")
+
+
+class Recipe(Section):
+    """A whole recipe."""
+
+    version: Literal[1]
+    name: Name = Field(description="The name under which the model is registered.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the initial weights and of every training step.")
+    collect: Collect
+    check: Check = Check()
+    preprocess: Preprocess = Preprocess()
+    model: Model
+    train: Train
+    evaluate: Evaluate = Evaluate()
+    gate: Gate = Gate()
+    register_: Register = Field(Register(), alias="register")
+
+    @field_validator("version", mode="before")
+    @classmethod
+    def _version_is_known(cls, value: object) -> object:
+        if value != 1:
+            raise ValueError(f"this darkroom reads recipes of version 1, not {value!r}")
+        return value
+
+
+class Overrides(BaseModel):
+    """What a single run changes in its recipe; Prefect shows these fields as a form."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seed: int | None = Field(None, ge=0, description="Seed of the initial weights and of every training step.")
+    steps: int | None = Field(None, ge=1, description="Optimiser steps (train.steps).")
+    fields: dict[str, str | int | float | bool] = Field(
+        {}, description="Any other field by its dotted name, such as train.learning_rate."
+    )
+    fresh: Literal["check", "preprocess", "train", "evaluate"] | None = Field(
+        None, description="Build this stage and those after it anew."
+    )
+
+    def assignments(self) -> dict[str, object]:
+        """Dotted names and values."""
+        named = {"seed": self.seed, "train.steps": self.steps}
+        return {key: value for key, value in named.items() if value is not None} | dict(self.fields)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a recipe was found: its text, and the folder that its relative paths start from."""
+
+    where: str
+    text: str
+    folder: Path
+
+
+def load(recipe: str, overrides: Overrides | None = None) -> Recipe:
+    """Read and validate a recipe: a name in recipes/, a path or an http(s) address.
+
+    Raises :class:`RecipeError` that names every wrong field, with what is allowed.
+    """
+    origin = find(recipe)
+    try:
+        table = tomllib.loads(origin.text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{origin.where} is not valid TOML: {error}") from None
+    for dotted, value in (overrides or Overrides()).assignments().items():
+        _assign(table, dotted, value)
+    parsed = parse(table, origin.where)
+    path = parsed.collect.path
+    if path is not None and not path.is_absolute():
+        collect = parsed.collect.model_copy(update={"path": (origin.folder / path).resolve()})
+        parsed = parsed.model_copy(update={"collect": collect})
+    return parsed
+
+
+def parse(table: dict[str, Any], where: str) -> Recipe:
+    """A recipe from its table; ``where`` names it in the messages of :class:`RecipeError`."""
+    try:
+        return Recipe.model_validate(table)
+    except ValidationError as error:
+        lines = [_sentence(detail) for detail in error.errors()]
+        raise RecipeError(f"{where}: " + "; ".join(lines)) from None
+
+
+def find(recipe: str) -> Origin:
+    """Locate a recipe's text; raises :class:`RecipeError` when it cannot be read."""
+    if recipe.startswith(("http://", "https://")):
+        return _download(recipe)
+    here = Path(recipe)
+    names = [here] if here.suffix == ".toml" or here.parent != Path() else recipe_files(recipe)
+    for path in names:
+        if path.is_file():
+            try:
+                return Origin(str(path), path.read_text("utf-8"), path.absolute().parent)
+            except (OSError, UnicodeDecodeError) as error:
+                raise RecipeError(f"{path} cannot be read: {error}") from None
+    raise RecipeError(f"there is no recipe {recipe!r}: give a name in recipes/, a path to a .toml file or an address")
+
+
+def recipe_files(name: str) -> list[Path]:
+    """The places where the recipe of this name may lie, the nearest first."""
+    root = Path(__file__).parent
+    return [folder / f"{name}.toml" for folder in (Path("recipes"), root.parent / "recipes", root / "_recipes")]
+
+
+def _download(url: str) -> Origin:
+    import httpx
+
+    try:
+        answer = httpx.get(url, follow_redirects=True, timeout=30)
+        answer.raise_for_status()
+    except httpx.HTTPError as error:
+        raise RecipeError(f"{url} cannot be read: {error}") from None
+    return Origin(url, answer.text, Path.cwd())
+
+
+def _assign(table: dict[str, Any], dotted: str, value: object) -> None:
+    *sections, field = dotted.split(".")
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise RecipeError(f"{dotted}: {section} is a field, not a section")
+    table[field] = value
+
+
+def read_assignments(texts: list[str]) -> dict[str, Any]:
+    """``["train.steps=200"]`` -> ``{"train.steps": 200}``; values are TOML, or plain text where that fails."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        dotted, separator, value = text.partition("=")
+        if not separator or not dotted.strip():
+            raise RecipeError(f"--set {text}: write it as FIELD=VALUE, such as train.steps=200")
+        try:
+            found[dotted.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[dotted.strip()] = value.strip()
+    return found
+
+
+def _sentence(detail: Any) -> str:
+    """One validation error as one sentence: the field in full, what is wrong, what is allowed."""
+    parts = [str(part) for part in detail["loc"] if part != "register_"]
+    field = ".".join(parts) or "the recipe"
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    if detail["type"] == "extra_forbidden":
+        known = _known_fields(parts[:-1])
+        close = difflib.get_close_matches(parts[-1], known, n=1)
+        hint = f"did you mean {'.'.join([*parts[:-1], close[0]])}? " if close else ""
+        return f"{field} is not a field; {hint}allowed here: {', '.join(known)}"
+    if detail["type"] == "missing":
+        return f"{field} is missing"
+    return (
+        f"{field} = {detail['input']!r}: {message}" if not isinstance(detail["input"], dict) else f"{field}: {message}"
+    )
+
+
+def _known_fields(sections: list[str]) -> list[str]:
+    model: Any = Recipe
+    for name in sections:
+        fields = {field.alias or key: field for key, field in model.model_fields.items()}
+        annotation = fields[name].annotation if name in fields else None
+        model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else Limit
+    return [field.alias or key for key, field in model.model_fields.items()]

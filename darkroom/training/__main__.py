@@ -1,0 +1,40 @@
+"""``python -m darkroom.training WORK``: train the job of a work folder, in a process of its own.
+
+What it cannot do it explains in ``error.json`` (the error's class and message), and exits with that error's status.
+"""
+
+import fcntl
+import sys
+from pathlib import Path
+
+from darkroom.errors import DarkroomError, OutOfMemory
+from darkroom.store import write_json
+
+from .job import Job
+
+
+def main(work: Path) -> int:
+    """Train; returns the exit status."""
+    with (work / "trainer.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a trainer of a killed run may still be dying
+        (work / "error.json").unlink(missing_ok=True)
+        try:
+            from .loop import train
+
+            train(Job.read(work), work)
+        except DarkroomError as error:
+            return _explain(work, error)
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and "out of memory" not in str(error).lower():
+                raise
+            return _explain(work, OutOfMemory(f"training ran out of memory: {error}; lower train.batch"))
+    return 0
+
+
+def _explain(work: Path, error: DarkroomError) -> int:
+    write_json(work / "error.json", {"kind": type(error).__name__, "message": str(error)})
+    return error.exit_status
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,140 @@
+"""Training from the outside: start the trainer so that it dies with us, follow it, and pass on how it ended."""
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from subprocess import Popen
+from typing import Any
+
+from darkroom import errors, process
+from darkroom.artifacts import Checkpoint, Shards
+from darkroom.errors import DarkroomError
+from darkroom.recipe import Recipe
+from darkroom.stages import stage_digest
+from darkroom.store import Store, write_json
+from darkroom.weights.locate import Weights, locate
+
+from . import checkpoints
+from .events import FILE, Tail
+from .job import Job
+
+Follow = Callable[[Path, list[dict[str, Any]]], None]
+POLL_SECONDS = 0.25
+GRACE_SECONDS = 8.0  # to save and end; Ctrl-C promises ten
+
+
+def checkpoint_digest(shards: Shards, plan: Recipe) -> str:
+    """The digest that training this plan on these shards will have."""
+    return stage_digest("checkpoint", _fields(plan), _inputs(shards, *parts(plan)), plan.seed)
+
+
+def parts(plan: Recipe) -> tuple[Weights, Weights]:
+    """(autoencoder, text encoder) of a plan; raises what :func:`locate` raises."""
+    return locate(plan.model.vae), locate(plan.model.text_encoder)
+
+
+def train(
+    shards: Shards,
+    plan: Recipe,
+    store: Store,
+    device: str,
+    follow: Follow = lambda events, new: None,
+    fresh: bool = False,
+) -> Checkpoint:
+    """The trained model of this plan; what an earlier attempt left unfinished is carried on.
+
+    ``follow`` is called several times a second with the path of ``events.jsonl`` and its new events. Raises what the trainer ran into, and
+    :class:`Interrupted` (after the trainer saved) when interrupted from the keyboard.
+    """
+    vae, text_encoder = parts(plan)
+    inputs = _inputs(shards, vae, text_encoder)
+    digest = stage_digest("checkpoint", _fields(plan), inputs, plan.seed)
+
+    def build(work: Path) -> dict[str, Any]:
+        store.need_room(room_needed(vae, text_encoder), "training")
+        Job(
+            name=plan.name,
+            seed=plan.seed,
+            train=plan.train,
+            model=plan.model,
+            sampler=plan.evaluate.sampler,
+            shards=shards.path,
+            vae=vae.path,
+            text_encoder=text_encoder.path,
+            device=device,
+            reserve=store.reserve,
+            digests={"shards": shards.digest},
+        ).write(work)
+        write_json(work / "recipe.json", plan.model_dump(mode="json", by_alias=True))
+        _run(work, follow)
+        for name in ("trainer.lock", "trained.json", "job.json"):
+            (work / name).unlink(missing_ok=True)
+        return {"device": device, "processes": 1}
+
+    return store.get_or_build(
+        Checkpoint, digest, build, inputs=inputs, fields=_fields(plan), resumable=True, fresh=fresh
+    )
+
+
+def unfinished(store: Store, digest: str) -> list[str]:
+    """Digests of other trainings that were begun and not finished, with a checkpoint to go on from."""
+    work = store.workplace(Checkpoint, "*")
+    found = (path for path in work.parent.glob(work.name) if checkpoints.found(path))
+    return sorted(name for path in found if (name := path.name.removeprefix("checkpoint-")) != digest)
+
+
+def room_needed(vae: Weights, text_encoder: Weights) -> int:
+    """Bytes below which training does not start: the frozen parts of the pipeline, and some for grids and events.
+
+    The trainer itself, which knows the denoiser's size, asks again before its first step.
+    """
+    frozen = sum(
+        path.stat().st_size for weights in (vae, text_encoder) for path in weights.path.rglob("*") if path.is_file()
+    )
+    return frozen + 50_000_000
+
+
+def _inputs(shards: Shards, vae: Weights, text_encoder: Weights) -> dict[str, str]:
+    return {"shards": shards.digest, "vae": vae.sha256, "text_encoder": text_encoder.sha256}
+
+
+def _fields(plan: Recipe) -> dict[str, Any]:
+    return {"train": plan.train.digest_fields(), "unet": plan.model.unet.digest_fields()}
+
+
+def _run(work: Path, follow: Follow) -> None:
+    trainer = process.spawn([sys.executable, "-m", "darkroom.training", str(work)], log=work / "trainer.log", env=os.environ)
+    tail = Tail(work / FILE)
+    with _stopped_with_us(trainer):
+        while trainer.poll() is None:
+            follow(work / FILE, tail.new())
+            time.sleep(POLL_SECONDS)
+    follow(work / FILE, tail.new())
+    if trainer.returncode:
+        raise _explained(work, trainer.returncode)
+
+
+@contextlib.contextmanager
+def _stopped_with_us(trainer: "Popen[bytes]") -> Iterator[None]:
+    """Whatever ends the wait (Ctrl-C, a cancelled run) ends the trainer too, with time to save."""
+    try:
+        yield
+    finally:
+        if trainer.poll() is None:
+            process.stop(trainer, GRACE_SECONDS)
+
+
+def _explained(work: Path, status: int) -> DarkroomError:
+    """The error that the trainer met, as it would have been raised here."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        said = json.loads((work / "error.json").read_text("utf-8"))
+        kind: type[DarkroomError] = getattr(errors, said["kind"])
+        return kind(said["message"])
+    log = (work / "trainer.log").read_text("utf-8", errors="replace") if (work / "trainer.log").exists() else ""
+    return DarkroomError(
+        f"the trainer ended with status {status}; its last words, of {work / 'trainer.log'}:\n{log[-2000:]}"
+    )

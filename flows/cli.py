@@ -1,0 +1,308 @@
+"""The command line. It imports what a command needs when that command runs, so that ``--help`` answers at once."""
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from darkroom.recipe import Overrides, Recipe
+    from darkroom.settings import Settings
+
+EPILOG = """exit status: 0 done (also when the champion stays); 1 an unexpected failure; 2 a mistake in the recipe or on
+the command line; 3 the data gate refused; 4 an outside service stayed unreachable; 5 stopped for a reason that is
+explained (disk, memory, divergence); 130 interrupted, the same command resumes"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    options = parser().parse_args(arguments)
+    _quiet_libraries()
+    signal.signal(signal.SIGTERM, _interrupt)  # a polite end from outside is Ctrl-C
+    from darkroom.errors import DarkroomError
+
+    try:
+        status: int = options.command(options)
+        return status
+    except DarkroomError as error:
+        print(f"darkroom: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("darkroom: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except OSError as error:
+        import errno
+
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"darkroom: the disk is full ({error}); make room and run the same command again", file=sys.stderr)
+        return 5
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    root = argparse.ArgumentParser(
+        prog="darkroom",
+        description="Retrain diffusion models; a new one replaces the old one only when it is measurably better.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    from darkroom import __version__
+
+    root.add_argument("--version", action="version", version=f"darkroom {__version__}")
+    commands = root.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, function: Any, help_: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=help_, description=help_[:1].upper() + help_[1:] + ".")
+        made.set_defaults(command=function)
+        return made
+
+    run = command("run", _run, "run a recipe, from its pictures to a registered model")
+    check = command("check", _check, "collect and check only; exit status 3 when the data gate refuses")
+    for one in (run, check):
+        one.add_argument("recipe", metavar="RECIPE", help="a name in recipes/, a path to a .toml file, or an address")
+        one.add_argument(
+            "--set", metavar="FIELD=VALUE", action="append", default=[], help="override a field of the recipe"
+        )
+        one.add_argument("--json", action="store_true", help="print the outcome as one JSON object, on the last line")
+    run.add_argument(
+        "--fresh", choices=("check", "preprocess", "train", "evaluate"), help="build anew from this stage on"
+    )
+
+    generate = command("generate", _generate, "draw pictures from a registered model")
+    generate.add_argument("model", metavar="MODEL", help="name@champion, name@challenger or name/3")
+    generate.add_argument("prompt", metavar="PROMPT", help="what to draw")
+    generate.add_argument("--count", type=_at_least(1), default=1, help="number of pictures (1)")
+    generate.add_argument("--seed", type=_at_least(0), default=0, help="seed of the noise (0)")
+    generate.add_argument("--out", type=Path, default=Path("samples"), help="a new or empty folder (samples)")
+    generate.add_argument("--steps", type=_at_least(1), default=0, help="sampling steps (the model's own)")
+    generate.add_argument("--guidance", type=float, default=-1.0, help="classifier-free guidance (the model's own)")
+
+    promote = command("promote", _promote, "make a version the champion by hand")
+    promote.add_argument("model", metavar="MODEL", help="the model's name")
+    promote.add_argument("version", metavar="VERSION", help="the version's number, or 'challenger'")
+
+    for name, function, help_ in (
+        ("up", _up, "start the dashboards: Prefect, MLflow and the reports"),
+        ("down", _down, "stop what `darkroom up` started"),
+        ("status", _status, "say what runs, and where"),
+        ("doctor", _doctor, "say what is installed, reachable and missing here"),
+    ):
+        command(name, function, help_)
+    return root
+
+
+def _run(options: argparse.Namespace) -> int:
+    from darkroom.errors import DataGateRefused
+    from darkroom.outcome import refused
+    from darkroom.recipe import load
+    from darkroom.settings import Settings
+    from flows import servers
+
+    overrides = _overrides(options)
+    plan = load(options.recipe, overrides)  # the cheapest mistakes first, before any server starts
+    _preflight(plan)
+    settings = Settings()
+    _quiet_prefect()
+    with servers.start(settings) as server:  # it starts while we import
+        from flows.retrain import retrain
+
+        server.wait()
+        try:
+            result = retrain(options.recipe, overrides)
+        except DataGateRefused as error:
+            if options.json:
+                print(json.dumps(refused(plan, str(error))))
+            raise
+    print(json.dumps(result, ensure_ascii=False) if options.json else _summary(result, settings))
+    return 0
+
+
+def _preflight(plan: "Recipe") -> None:
+    """What is cheap and may fail: the weights that the recipe names are there."""
+    from darkroom.weights.locate import locate
+
+    for name in (plan.model.vae, plan.model.text_encoder):
+        locate(name)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from darkroom.collect.manifest import collect
+    from darkroom.errors import DataGateRefused
+    from darkroom.outcome import refused
+    from darkroom.quality.check import accept, check, summary
+    from darkroom.recipe import load
+    from darkroom.settings import Settings
+    from darkroom.store import Store
+
+    plan = load(options.recipe, _overrides(options))
+    settings = Settings()
+    store = Store(settings.store, settings.reserve_bytes)
+    report = check(collect(plan.collect, store), plan.check, store)
+    found = summary(report)
+    try:
+        accept(report)
+    except DataGateRefused as error:
+        if options.json:
+            print(json.dumps(refused(plan, str(error))))
+        raise
+    if options.json:
+        print(
+            json.dumps(
+                {"recipe": plan.name, "decision": "accepted", "data": found, "digests": {"checked": report.digest}}
+            )
+        )
+    else:
+        print(f"{found['accepted']:,} of {found['rows']:,} pictures accepted, {found['quarantined']:,} in quarantine")
+        for kind, count in found["reasons"].items():
+            print(f"  {count:>6,}  {kind}")
+        for finding in found["findings"]:
+            print(f"  {finding['severity']}: {finding['rule']} ({finding['observed']})")
+        print(f"quality report  {report.path / found['docs']}")
+    return 0
+
+
+def _generate(options: argparse.Namespace) -> int:
+    from darkroom.generate import generate
+    from darkroom.settings import Settings
+    from darkroom.tracking import open_registry
+
+    files = generate(
+        open_registry(Settings(), options.model.split("@")[0].split("/")[0]),
+        options.model,
+        options.prompt,
+        count=options.count,
+        seed=options.seed,
+        out=options.out,
+        steps=options.steps,
+        guidance=options.guidance,
+        say=lambda line: print(line, file=sys.stderr),
+    )
+    print(files[-1])
+    return 0
+
+
+def _promote(options: argparse.Namespace) -> int:
+    from darkroom.promotion import promote
+    from darkroom.settings import Settings
+    from darkroom.tracking import open_registry
+
+    print(promote(open_registry(Settings(), options.model), options.model, options.version))
+    return 0
+
+
+def _up(options: argparse.Namespace) -> int:
+    from darkroom.settings import Settings
+    from flows import servers
+
+    _print_services(servers.up(Settings()))
+    return 0
+
+
+def _down(options: argparse.Namespace) -> int:
+    from darkroom.settings import Settings
+    from flows import servers
+
+    _print_services(servers.down(Settings()))
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from darkroom.settings import Settings
+    from flows import servers
+
+    _print_services(servers.status(Settings()))
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from darkroom.settings import Settings
+    from flows.doctor import doctor
+
+    lines, healthy = doctor(Settings())
+    for line in lines:
+        print(line)
+    return 0 if healthy else 1
+
+
+def _overrides(options: argparse.Namespace) -> "Overrides":
+    from darkroom.recipe import Overrides, read_assignments
+
+    return Overrides(fields=read_assignments(options.set), fresh=getattr(options, "fresh", None))
+
+
+def _print_services(services: Sequence[Any]) -> None:
+    for service in services:
+        print(f"{service.name:<10} {service.state:<12} {service.url}")
+
+
+def _summary(result: dict[str, Any], settings: "Settings") -> str:
+    """What was made and where to look."""
+    model, data, paths = result["model"], result["data"], result["paths"]
+    shown = [f"  {name:<26} {value:.4g}" for name, value in sorted(result["metrics"].items())]
+    seconds = ", ".join(f"{name} {value:.1f}" for name, value in result["seconds"].items())
+    lines = [
+        "",
+        f"{result['recipe']}: {result['decision'].replace('_', ' ')} - {result['reason']}",
+        f"  data            {data['rows']:,} rows, {data['quarantined']:,} in quarantine, "
+        f"{data['train']:,} to train on, {data['validation']:,} to validate",
+        *shown,
+        f"  seconds         {seconds}",
+        f"  reused          {', '.join(result['reused']) or 'nothing'}",
+        "",
+        f"sample grid       {paths['samples']}",
+        f"report            {paths['report']}",
+        f"quality report    {paths['data_docs']}",
+        f"pipeline          {paths['pipeline']}",
+        f"MLflow version    {model['uri']}",
+        f"Prefect run       {result['run']}" if result.get("run") else "",
+        f'pictures          darkroom generate {model["name"]}/{model["version"]} "a prompt" --count 16 --out FOLDER',
+        f"dashboards        darkroom up   (Prefect :{settings.prefect_port}, MLflow :{settings.mlflow_port}, "
+        f"reports :{settings.reports_port})",
+    ]
+    if result["decision"] == "challenger":
+        lines.append(f"promote           darkroom promote {model['name']} {model['version']}")
+    return "\n".join(lines)
+
+
+def _at_least(minimum: int) -> Any:
+    def number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if value < minimum:
+            raise argparse.ArgumentTypeError(f"{value} is below {minimum}")
+        return value
+
+    return number
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _quiet_libraries() -> None:
+    """Progress bars and advice of libraries, which would bury what darkroom says. All may be set otherwise."""
+    for name, value in {
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "DIFFUSERS_VERBOSITY": "error",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TQDM_DISABLE": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def _quiet_prefect() -> None:
+    os.environ.setdefault("PREFECT_LOGGING_COLORS", "false" if not sys.stderr.isatty() else "true")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

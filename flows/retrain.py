@@ -1,0 +1,41 @@
+"""The main flow: from the source's pictures to a registered model, and to a promoted one where it is better."""
+
+from typing import Any
+
+from prefect import flow
+
+from darkroom.outcome import RunResults, outcome
+from darkroom.recipe import Overrides, load
+from darkroom.settings import Settings
+from darkroom.tracking import Tracker, describe, open_registry
+from tasks.check import check
+from tasks.collect import collect
+from tasks.evaluate import compare, evaluate
+from tasks.preprocess import preprocess
+from tasks.register import register
+from tasks.report import report
+from tasks.stage import ledger
+from tasks.train import train
+
+STAGES = ("check", "preprocess", "train", "evaluate")
+
+
+@flow(name="retrain", flow_run_name="retrain {recipe}", persist_result=False)
+def retrain(recipe: str, overrides: Overrides | None = None) -> dict[str, Any]:
+    """Collect, check, preprocess, train, evaluate, compare and register one recipe; returns the run's outcome."""
+    plan = load(recipe, overrides)
+    settings = Settings()
+    fresh = overrides.fresh if overrides else None
+    anew = STAGES[STAGES.index(fresh) :] if fresh else ()
+    with ledger() as book:
+        manifest = collect(plan.collect)
+        checked = check(manifest, plan.check, fresh="check" in anew)
+        shards = preprocess(checked, plan, fresh="preprocess" in anew)
+        run = describe(plan, manifest, checked, shards)
+        checkpoint = train(shards, plan, Tracker(open_registry(settings, plan.name), run), fresh="train" in anew)
+        evaluation = evaluate(checkpoint, shards, plan, fresh="evaluate" in anew)
+        verdict = compare(checkpoint, evaluation, shards, plan)
+        page = report(checked, shards, checkpoint, evaluation, verdict, plan)
+        registered = register(checkpoint, evaluation, verdict, checked, page, run, plan)
+    results = RunResults(manifest, checked, shards, checkpoint, evaluation, verdict, registered, page)
+    return outcome(plan, results, book.seconds, book.reused)

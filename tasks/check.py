@@ -1,0 +1,36 @@
+"""The data gate as a task, with the manifest in numbers and the way to the quality report."""
+
+from prefect.artifacts import create_markdown_artifact
+
+from darkroom.artifacts import CheckedManifest, Manifest, QualityReport
+from darkroom.quality import check as quality
+from darkroom.recipe import Check
+from darkroom.settings import Settings
+
+from .stage import Progress, open_store, stage
+
+
+@stage("check")
+def check(manifest: Manifest, plan: Check, fresh: bool = False) -> CheckedManifest:
+    """The accepted rows; raises ``DataGateRefused`` when a critical expectation failed."""
+    settings, store = open_store()
+    report = quality.check(manifest, plan, store, Progress("check-progress", "pictures checked"), fresh=fresh)
+    _show(settings, report)
+    return quality.accept(report)
+
+
+def _show(settings: Settings, report: QualityReport) -> None:
+    found = quality.summary(report)
+    lines = [
+        f"# Data {'accepted' if found['passed'] else 'refused'}",
+        f"[Quality report]({settings.link(report.path / found['docs'])}) (served by `darkroom up`)",
+        "| | rows |\n|---|---:|",
+        f"| in the manifest | {found['rows']:,} |",
+        f"| accepted | {found['accepted']:,} |",
+        f"| in quarantine | {found['quarantined']:,} |",
+        *(f"| … {kind} | {count:,} |" for kind, count in found["reasons"].items()),
+        "",
+        f"{found['expectations']} expectations, {len(found['findings'])} not met.",
+        *(f"- **{finding['severity']}**: {finding['rule']} ({finding['observed']})" for finding in found["findings"]),
+    ]
+    create_markdown_artifact("\n".join(lines), key="data-quality", description="The manifest in numbers")

@@ -1,0 +1,36 @@
+"""Collection as a task: look at the source, and pin what this flow run works on."""
+
+from prefect import runtime
+
+from darkroom.artifacts import Manifest
+from darkroom.collect import manifest as collection
+from darkroom.recipe import Collect
+from darkroom.store import Store
+
+from .stage import Progress, open_store, stage
+
+
+@stage("collect")
+def collect(plan: Collect) -> Manifest:
+    """The manifest of what the source holds now; a retried or resumed flow run gets the one that it began with."""
+    _, store = open_store()
+    pinned = _pinned(store)
+    if pinned is not None:
+        return pinned
+    progress = Progress("collect-progress", "pictures collected")
+    found = collection.collect(plan, store, lambda done: progress(done, done + 1))
+    _pin(store, found)
+    return found
+
+
+def _pinned(store: Store) -> Manifest | None:
+    flow_run = runtime.flow_run.id
+    path = store.root / "pins" / str(flow_run)
+    return store.find(Manifest, path.read_text().strip()) if flow_run and path.is_file() else None
+
+
+def _pin(store: Store, manifest: Manifest) -> None:
+    if runtime.flow_run.id:
+        path = store.root / "pins" / str(runtime.flow_run.id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(manifest.digest)

@@ -1,0 +1,71 @@
+"""Evaluation as a task, and the comparison with the champion."""
+
+from prefect import get_run_logger
+from prefect.artifacts import create_table_artifact
+
+from darkroom.artifacts import Checkpoint, Evaluation, Shards, Verdict
+from darkroom.evaluation import evaluate as evaluating
+from darkroom.evaluation import verdict as judging
+from darkroom.evaluation.features import identity
+from darkroom.promotion import recorded_verdict
+from darkroom.recipe import Recipe
+from darkroom.tracking import open_registry
+
+from .pictures import show_picture
+from .stage import Progress, open_store, stage
+
+
+@stage("evaluate")
+def evaluate(checkpoint: Checkpoint, shards: Shards, plan: Recipe, fresh: bool = False) -> Evaluation:
+    """The measures of this checkpoint alone."""
+    settings, store = open_store()
+    evaluation = evaluating.evaluate(
+        checkpoint,
+        shards,
+        plan.evaluate,
+        store,
+        threads=plan.train.threads,
+        device=settings.device,
+        progress=Progress("evaluate-progress", "pictures drawn"),
+        fresh=fresh,
+    )
+    show_picture(evaluation.path / "grid.png", "sample-grid", "Samples on the evaluation's fixed noise", settings)
+    return evaluation
+
+
+@stage("compare")
+def compare(checkpoint: Checkpoint, evaluation: Evaluation, shards: Shards, plan: Recipe) -> Verdict:
+    """The verdict on the challenger; the champion is drawn with the same noise and prompts, once."""
+    settings, store = open_store()
+    registry = open_registry(settings, plan.name)
+    champion = registry.with_alias(plan.name, "champion")
+    other = None
+    if champion is not None and champion.checkpoint == checkpoint.digest:
+        known = recorded_verdict(champion, evaluation, store)
+        if known is not None:
+            return known
+    elif champion is not None:
+        get_run_logger().info("the champion is %s", champion.uri)
+        drawn = Checkpoint(champion.checkpoint, registry.pipeline_folder(champion).parent)
+        other = evaluating.evaluate(
+            drawn, shards, plan.evaluate, store, threads=plan.train.threads, device=settings.device
+        )
+    reference = evaluating.reference(shards, plan.evaluate.features, store, plan.train.threads, settings.device)
+    measure, _ = identity(plan.evaluate.features, plan.evaluate.sha256)
+    verdict = judging.compare(evaluation, other, reference, measure, plan.gate, store)
+    _show(evaluation, other, verdict)
+    return verdict
+
+
+def _show(evaluation: Evaluation, champion: Evaluation | None, verdict: Verdict) -> None:
+    new = evaluating.metrics_of(evaluation)
+    old = evaluating.metrics_of(champion) if champion else {}
+    judgement = judging.read(verdict)
+    create_table_artifact(
+        [
+            {"measure": name, "challenger": f"{value:.5g}", "champion": f"{old[name]:.5g}" if name in old else "-"}
+            for name, value in sorted(new.items())
+        ],
+        key="verdict",
+        description=f"**{judgement.decision}**: {'; '.join(judgement.reasons)}",
+    )

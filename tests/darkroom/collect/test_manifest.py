@@ -1,0 +1,80 @@
+"""The manifest: one row an occurrence, a digest of content, and nothing read twice."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from darkroom.collect.manifest import collect, picture_path, read_rows
+from darkroom.collect.source import Item
+from darkroom.errors import RecipeError
+from darkroom.recipe import Collect
+from darkroom.store import Store
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index in range(3):
+        Image.new("RGB", (16, 16), (index * 40, 0, 0)).save(folder / f"{index}.png")
+    (folder / "metadata.jsonl").write_text(
+        '{"file_name": "0.png", "text": "red"}\n{"file_name": "1.png", "text": 5}\n{"file_name": "gone.png", "text": "x"}\n'
+    )
+    return folder
+
+
+def table(manifest) -> pd.DataFrame:
+    return pd.read_parquet(manifest.path / "manifest.parquet").set_index("path")
+
+
+def test_every_occurrence_is_a_row_with_its_reasons(photos: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    rows = table(collect(Collect(source="folder", path=photos), store))
+    assert list(rows.index) == ["0.png", "1.png", "2.png", "gone.png"]
+    assert rows["row_id"].is_unique
+    assert list(rows.loc["0.png", "reasons"]) == []
+    assert list(rows.loc["1.png", "reasons"]) == ["caption is not a text but int"]
+    assert list(rows.loc["gone.png", "reasons"]) == ["unreadable: No such file or directory"]
+    assert picture_path(store, rows.loc["0.png", "id"]).read_bytes() == (photos / "0.png").read_bytes()
+
+
+def test_the_digest_is_of_the_content(photos: Path, tmp_path: Path) -> None:
+    store, plan = Store(tmp_path / "store"), Collect(source="folder", path=photos)
+    first = collect(plan, store)
+    again = collect(plan, store)
+    assert (again.digest, again.reused) == (first.digest, True)
+    Image.new("RGB", (16, 16), (7, 7, 7)).save(photos / "2.png")
+    changed = collect(plan, store)
+    assert changed.digest != first.digest
+    differs = table(changed)["id"] != table(first)["id"]
+    assert list(differs[differs].index) == ["2.png", "gone.png"]  # None is not equal to None
+
+
+def test_bytes_of_a_known_fingerprint_are_not_read_again(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+
+    def offer(read, fingerprint: str | None):
+        return iter([Item("a.png", "a", None, "CC0", fingerprint, None, read)])
+
+    def refuse() -> bytes:
+        raise AssertionError("read again")
+
+    first = read_rows("source", offer(lambda: b"one", "same"), 100, store)
+    assert read_rows("source", offer(refuse, "same"), 100, store) == first
+    assert read_rows("source", offer(lambda: b"two", "other"), 100, store)[0]["id"] != first[0]["id"]
+    with pytest.raises(AssertionError):
+        read_rows("another source", offer(refuse, "same"), 100, store)
+
+
+def test_files_over_the_limit_stay_unread(photos: Path, tmp_path: Path) -> None:
+    rows = table(collect(Collect(source="folder", path=photos, max_bytes=10), Store(tmp_path / "store")))
+    assert rows.loc["0.png", "reasons"][0].startswith("too large")
+    assert pd.isna(rows.loc["0.png", "id"])
+
+
+def test_an_empty_source_is_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    with pytest.raises(RecipeError, match="has no pictures"):
+        collect(Collect(source="folder", path=tmp_path / "none"), Store(tmp_path / "store"))

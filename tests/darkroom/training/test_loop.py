@@ -1,0 +1,38 @@
+"""The loop's parts: which rows a step sees, the learning rate, and resuming."""
+
+import math
+from collections import Counter
+
+import torch
+
+from darkroom.recipe import Train
+from darkroom.training.loop import batch_rows, learning_rate
+
+
+def test_every_row_is_seen_once_an_epoch_whatever_the_batch() -> None:
+    count, batch = 10, 4
+    seen = torch.cat([batch_rows(count, batch, 0, step) for step in range(15)]).tolist()
+    for epoch in range(6):
+        assert sorted(seen[epoch * count : (epoch + 1) * count]) == list(range(count))
+
+
+def test_rows_follow_from_seed_and_step_alone() -> None:
+    assert torch.equal(batch_rows(50, 8, 3, 17), batch_rows(50, 8, 3, 17))
+    assert not torch.equal(batch_rows(50, 8, 3, 17), batch_rows(50, 8, 4, 17))
+    assert not torch.equal(batch_rows(50, 8, 3, 17), batch_rows(50, 8, 3, 18))
+
+
+def test_a_batch_may_be_larger_than_the_data() -> None:
+    rows = batch_rows(3, 8, 0, 1)
+    assert len(rows) == 8
+    assert max(Counter(rows.tolist()).values()) <= 4
+
+
+def test_the_rate_warms_up_and_falls_to_zero() -> None:
+    plan = Train(steps=100, learning_rate=1.0, warmup_steps=10)
+    rates = [learning_rate(plan, step) for step in range(101)]
+    assert rates[0] == 0.1
+    assert rates[9] == 1.0
+    assert rates[10] == 1.0
+    assert all(later < earlier for earlier, later in zip(rates[10:], rates[11:], strict=False))
+    assert math.isclose(rates[100], 0, abs_tol=1e-12)

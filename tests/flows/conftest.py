@@ -1,0 +1,194 @@
+"""Real runs: the command line in processes of its own, on small data, against one Prefect server for the session."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from darkroom import process
+from darkroom.collect import digits
+from darkroom.settings import Settings
+from flows import prefect_server
+
+PICTURES = 150
+RECIPE = """
+version = 1
+name = "tiny"
+[collect]
+source = "folder"
+path = "photos"
+[preprocess]
+size = 16
+validation_share = 0.3
+[model]
+vae = "builtin:digits-vae"
+text_encoder = "builtin:digits-text-encoder"
+[model.unet]
+block_out_channels = [32, 32]
+down_block_types = ["DownBlock2D", "CrossAttnDownBlock2D"]
+up_block_types = ["CrossAttnUpBlock2D", "UpBlock2D"]
+layers_per_block = 1
+attention_heads = 2
+norm_num_groups = 8
+[train]
+steps = 24
+batch = 16
+learning_rate = 1e-3
+warmup_steps = 4
+checkpoint_every = 6
+validate_every = 8
+grid_every = 12
+log_every = 2
+threads = 1
+prompts = ["a handwritten seven", "zero"]
+[evaluate]
+features = "builtin:digits-clip"
+clip = "builtin:digits-clip"
+sampler = { steps = 2, guidance = 1.0, batch = 16 }
+denoising_timesteps = 2
+"""
+
+
+@pytest.fixture(scope="session")
+def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Prefect server for all runs of the session."""
+    settings = Settings(home=tmp_path_factory.mktemp("prefect"))
+    settings.prefect_home.mkdir(parents=True)
+    port = process.free_port()
+    url = f"http://127.0.0.1:{port}/api"
+    server = process.spawn(
+        prefect_server.command(settings, "127.0.0.1", port),
+        log=settings.prefect_home / "server.log",
+        env=prefect_server.server_environment(settings, url),
+    )
+    try:
+        deadline = time.monotonic() + 180
+        while not prefect_server.answers(f"{url}/health"):
+            assert server.poll() is None, (settings.prefect_home / "server.log").read_text()
+            assert time.monotonic() < deadline, "Prefect's server did not start"
+            time.sleep(0.2)
+        yield url
+    finally:
+        process.stop(server, 10)
+
+
+@dataclass
+class Workshop:
+    """A home folder, a recipe and its pictures, and the ways to run it."""
+
+    folder: Path
+    environment: dict[str, str]
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "mlruns"
+
+    @property
+    def photos(self) -> Path:
+        return self.folder / "photos"
+
+    def start(self, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
+        """Start ``darkroom ARGUMENTS`` in a session of its own."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", *arguments],
+            cwd=self.folder,
+            env={**self.environment, "DARKROOM_TEST_TOKEN": self.token, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def command(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        """Run ``darkroom ARGUMENTS`` to its end."""
+        running = self.start(*arguments, **environment)
+        out, err = running.communicate(timeout=400)
+        return subprocess.CompletedProcess(arguments, running.returncode, out, err)
+
+    def run(self, *arguments: str, **environment: str) -> dict[str, Any]:
+        """Run the recipe; returns its outcome, and fails when it did not end well."""
+        done = self.command("run", "tiny.toml", "--json", *arguments, **environment)
+        assert done.returncode == 0, done.stderr[-4000:]
+        outcome: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return outcome
+
+    def left_over(self) -> list[str]:
+        """Command lines of processes that carry this workshop's token."""
+        found = []
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdigit():
+                try:
+                    if self.token.encode() in (folder / "environ").read_bytes():
+                        found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+                except OSError:
+                    continue
+        return found
+
+    def copy(self, folder: Path) -> "Workshop":
+        """The same recipe and pictures with an empty home."""
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(self.photos, folder / "photos")
+        shutil.copy(self.folder / "tiny.toml", folder / "tiny.toml")
+        return Workshop(folder, {**self.environment, "DARKROOM_HOME": str(folder / "mlruns")})
+
+
+def make(folder: Path, url: str | None) -> Workshop:
+    """A workshop with 150 scanned digits."""
+    (folder / "photos").mkdir(parents=True)
+    (folder / "tiny.toml").write_text(RECIPE)
+    lines = []
+    for item in islice(digits.items(), PICTURES):
+        (folder / "photos" / item.path).write_bytes(item.read())
+        lines.append({"file_name": item.path, "text": item.caption, "label": item.label, "license": item.licence})
+    (folder / "photos" / "metadata.jsonl").write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines))
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith(("PREFECT", "DARKROOM", "MLFLOW"))
+    }
+    environment |= {
+        "DARKROOM_HOME": str(folder / "mlruns"),
+        "DARKROOM_SERVICE_RETRY_SECONDS": "0.2",
+        "HOME": str(folder),  # no profile of the user's takes part
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+    if url:
+        environment["PREFECT_API_URL"] = url
+    return Workshop(folder, environment)
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, prefect_url: str) -> Iterator[Workshop]:
+    """A fresh workshop; its processes must be gone when the test is."""
+    made = make(tmp_path / "workshop", prefect_url)
+    yield made
+    left = made.left_over()
+    _kill(made.token)
+    assert not left
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, prefect_url: str) -> tuple[Workshop, dict[str, Any]]:
+    """A workshop whose recipe ran once, and that run's outcome."""
+    made = make(tmp_path_factory.mktemp("finished") / "workshop", prefect_url)
+    return made, made.run()
+
+
+def _kill(token: str) -> None:
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                if token.encode() in (folder / "environ").read_bytes():
+                    os.kill(int(folder.name), signal.SIGKILL)
+            except OSError:
+                continue
