@@ -69,6 +69,9 @@ class Verdict(Artifact):
 
 @dataclass(frozen=True)
 class Reference(Artifact):
-    """Real pictures and their features: ``validation/``, ``train/``, ``features.safetensors``."""
+    """Real pictures and their features: ``validation/``, ``train/``, ``features.safetensors``.
+
+    ``validation`` is [N, dimensions], ``train`` [draws, N, dimensions].
+    """
 
     kind = "reference"

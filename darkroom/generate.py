@@ -24,9 +24,9 @@ def generate(
     guidance: float = -1.0,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Path]:
-    """Write ``out/0000.png`` … and ``out/grid.png``, and nothing else; returns them, the grid last.
+    """Write ``out/0000.png`` … and ``out/grid.png``, and nothing else; returns their paths, the grid last.
 
-    Picture i depends on (seed, i), the prompt and the model alone. ``steps`` 0 and ``guidance`` -1 mean the model's own.
+    Picture i depends on (seed, i), the prompt and the model alone. ``steps`` 0 and ``guidance`` -1: the model's own.
     Raises :class:`RecipeError` for an unknown model and for a folder that holds other files.
     """
     import pandas as pd

@@ -151,6 +151,9 @@ class Evaluate(Section):
     features: str = Field(
         "inception", description="Extractor of the distance: inception, builtin:NAME, a CLIP folder or hub name."
     )
+    layer: Literal["projection", "pooled"] = Field(
+        "projection", description="Which features of a CLIP extractor: in its joint space, or before the projection."
+    )
     clip: str = Field("openai/clip-vit-base-patch32", description="CLIP model of the CLIP score: likewise.")
     sha256: str | None = Field(
         None, pattern="^[0-9a-f]{64}$", description="Digest that local extractor weights must have."

@@ -1,6 +1,6 @@
 """The stages' versions, which enter their digests, and the guard that reminds whoever changes one.
 
-``python -m darkroom.stages`` fails when the source of a stage changed and neither its VERSION nor the recorded hash did.
+``python -m darkroom.stages`` fails when the source of a stage changed and neither its VERSION nor its record did.
 After a change that can alter results: raise the version here. Then, or after a change that cannot:
 ``python -m darkroom.stages --record``.
 """
@@ -31,6 +31,7 @@ STAGES = {
     "shards": Stage(1, ("preprocess/*.py",)),
     "checkpoint": Stage(1, ("training/*.py", "diffusion/*.py")),
     "evaluation": Stage(1, ("evaluation/*.py", "diffusion/*.py")),
+    "reference": Stage(1, ("evaluation/features.py", "evaluation/evaluate.py")),
     "verdict": Stage(1, ("evaluation/verdict.py",)),
 }
 

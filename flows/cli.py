@@ -260,7 +260,7 @@ def _summary(result: dict[str, Any], settings: "Settings") -> str:
         f"quality report    {paths['data_docs']}",
         f"pipeline          {paths['pipeline']}",
         f"MLflow version    {model['uri']}",
-        f"Prefect run       {result['run']}" if result.get("run") else "",
+        f"Prefect run       {result['run']['name']}, {result['run']['url']}",
         f'pictures          darkroom generate {model["name"]}/{model["version"]} "a prompt" --count 16 --out FOLDER',
         f"dashboards        darkroom up   (Prefect :{settings.prefect_port}, MLflow :{settings.mlflow_port}, "
         f"reports :{settings.reports_port})",

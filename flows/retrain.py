@@ -3,6 +3,7 @@
 from typing import Any
 
 from prefect import flow
+from prefect.runtime import flow_run
 
 from darkroom.outcome import RunResults, outcome
 from darkroom.recipe import Overrides, load
@@ -38,4 +39,5 @@ def retrain(recipe: str, overrides: Overrides | None = None) -> dict[str, Any]:
         page = report(checked, shards, checkpoint, evaluation, verdict, plan)
         registered = register(checkpoint, evaluation, verdict, checked, page, run, plan)
     results = RunResults(manifest, checked, shards, checkpoint, evaluation, verdict, registered, page)
-    return outcome(plan, results, book.seconds, book.reused)
+    here = {"name": flow_run.name, "id": flow_run.id, "url": flow_run.ui_url}
+    return {**outcome(plan, results, book.seconds, book.reused), "run": here}

@@ -50,7 +50,7 @@ def compare(checkpoint: Checkpoint, evaluation: Evaluation, shards: Shards, plan
         other = evaluating.evaluate(
             drawn, shards, plan.evaluate, store, threads=plan.train.threads, device=settings.device
         )
-    reference = evaluating.reference(shards, plan.evaluate.features, store, plan.train.threads, settings.device)
+    reference = evaluating.reference(shards, plan.evaluate, store, plan.train.threads, settings.device)
     measure, _ = identity(plan.evaluate.features, plan.evaluate.sha256)
     verdict = judging.compare(evaluation, other, reference, measure, plan.gate, store)
     _show(evaluation, other, verdict)

@@ -9,6 +9,7 @@ from prefect import get_run_logger
 from darkroom.artifacts import Checkpoint, Shards
 from darkroom.recipe import Recipe
 from darkroom.report.charts import loss_curve
+from darkroom.settings import Settings
 from darkroom.tracking import Tracker
 from darkroom.training import supervise
 from darkroom.training.events import FILE
@@ -35,7 +36,12 @@ def train(shards: Shards, plan: Recipe, tracker: Tracker, fresh: bool = False) -
         tracker.follow(events)
 
     checkpoint = supervise.train(shards, plan, store, settings.device, follow, fresh)
+    if not checkpoint.reused:
+        _show_curve(checkpoint, settings)
+    return checkpoint
+
+
+def _show_curve(checkpoint: Checkpoint, settings: Settings) -> None:
     with tempfile.TemporaryDirectory(prefix="darkroom-") as folder:
         curve = loss_curve(checkpoint.path / FILE, Path(folder) / "loss.png")
         show_picture(curve, "loss-curve", "Training and validation loss", settings)
-    return checkpoint

@@ -90,7 +90,7 @@ def save_pipeline(pipeline: Any, folder: Path, card: str) -> None:
 
 
 def publish(pipeline: Path, folder: Path, card: str, sampler: Sampler, threads: int) -> None:
-    """Copy a checkpoint's pipeline to ``folder`` with the card of its evaluation and the sampler that it was judged with.
+    """Copy a checkpoint's pipeline to ``folder``, with its evaluation's card and the sampler that it was judged by.
 
     The served model reads the sampler from :data:`FACTS`.
     """

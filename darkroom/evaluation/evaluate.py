@@ -1,6 +1,7 @@
 """Evaluation: draw from a checkpoint on fixed noise and prompts, and measure."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from darkroom.store import Store, write_json
 from darkroom.weights.locate import locate
 
 Progress = Callable[[int, int], None]
+REAL_DRAWS = 8  # sets of real training pictures, whose mean distance generated ones are compared with
 
 
 def evaluate(
@@ -66,34 +68,60 @@ def metrics_of(evaluation: Evaluation) -> dict[str, float]:
     return content
 
 
-def reference(shards: Shards, features: str, store: Store, threads: int, device: str) -> Reference:
-    """Features of the validation pictures and of as many training pictures, made once for all evaluations."""
+def reference(shards: Shards, plan: Evaluate, store: Store, threads: int, device: str) -> Reference:
+    """Features of the validation pictures and of as many training pictures, made once for all evaluations.
+
+    The training pictures have the validation side's share of every label, as generated pictures have its captions:
+    else the distance between two sets of real pictures would mostly be that of their label counts.
+    """
     from .features import folder_features, identity, load
 
-    measure, extractor = identity(features, None)
+    measure, extractor = identity(plan.features, plan.sha256)
     inputs = {"shards": shards.digest, "features": extractor}
 
     def build(work: Path) -> None:
         import numpy as np
-        import torch
         from safetensors.numpy import save_file
 
         from darkroom.preprocess.shards import load_side
-        from darkroom.randomness import generator
 
         prepare(threads, device)
-        network = load(features, device)
-        validation, training = (load_side(shards, which)[0]["pixels"] for which in ("validation", "train"))
-        count = min(len(validation), len(training))
-        chosen = torch.randperm(len(training), generator=generator("reference"))[:count]
-        tensors = {}
-        for name, pixels in (("validation", validation), ("train", training[chosen])):
+        network = load(plan.features, device, plan.layer)
+        (validation, held_out), (training, known) = (load_side(shards, which) for which in ("validation", "train"))
+        wanted, offered = ([row["label"] for row in rows] for rows in (held_out, known))
+        draws = [matched_rows(wanted, offered, draw) for draw in range(REAL_DRAWS)]
+        used = sorted({row for rows in draws for row in rows})
+        features = {}
+        for name, pixels in (("validation", validation["pixels"]), ("train", training["pixels"][used])):
             save_pictures([np.ascontiguousarray(one.permute(1, 2, 0).numpy()) for one in pixels], work / name)
-            tensors[name] = folder_features(work / name, network)
-        save_file(tensors, work / "features.safetensors")
+            features[name] = folder_features(work / name, network)
+        known_features = features["train"][np.searchsorted(used, draws)]
+        save_file({"validation": features["validation"], "train": known_features}, work / "features.safetensors")
 
-    digest = stage_digest("evaluation", {"reference": True, "threads": threads}, inputs)
+    digest = stage_digest("reference", {"layer": plan.layer, "threads": threads}, inputs)
     return store.get_or_build(Reference, digest, build, inputs={**inputs, "measure": measure})
+
+
+def matched_rows(wanted: list[str | None], offered: list[str | None], draw: int) -> list[int]:
+    """Random rows of ``offered``, one for each label of ``wanted``; no row twice while unused ones are left.
+
+    A label that ``offered`` lacks, and a surplus of one, is made up for with any other rows, so that every draw has
+    as many rows as ``wanted``.
+    """
+    import torch
+
+    from darkroom.randomness import generator
+
+    order = torch.randperm(len(offered), generator=generator("reference", draw)).tolist()
+    left = Counter(wanted)
+    chosen, others = [], []
+    for row in order:
+        if left[offered[row]] > 0:
+            left[offered[row]] -= 1
+            chosen.append(row)
+        else:
+            others.append(row)
+    return (chosen + others + order * (len(wanted) // len(order) + 1))[: len(wanted)]
 
 
 def save_pictures(pictures: list[Any], folder: Path) -> None:
@@ -125,11 +153,11 @@ def _measure(
     from darkroom.preprocess.shards import encode, load_side
     from darkroom.training.data import Data
 
-    from .features import folder_features, frechet, identity, load
+    from .features import folder_features, frechet_at_equal_count, identity, load
     from .measures import clip_scores, denoising_errors, nearest_distances
 
     # The reference first: it may fail, and it is cheap.
-    real = load_file(reference(shards, plan.features, store, threads, device).path / "features.safetensors")
+    real = load_file(reference(shards, plan, store, threads, device).path / "features.safetensors")
     prepare(threads, device)
     pipeline = load_pipeline(checkpoint.path / "pipeline", device)
     data = Data(shards, "validation", pipeline.tokenizer, pipeline.text_encoder)
@@ -148,14 +176,15 @@ def _measure(
 
     # The distance to held-out pictures, beside that of real training pictures at equal count.
     measure, _ = identity(plan.features, plan.sha256)
-    features = folder_features(work / "generated", load(plan.features, device))
+    features = folder_features(work / "generated", load(plan.features, device, plan.layer))
     save_file({"generated": features}, work / "features.safetensors")
-    distance, floor = frechet(features, real["validation"]), frechet(real["train"], real["validation"])
+    distance = frechet_at_equal_count(features, real["validation"])
+    floor = float(np.mean([frechet_at_equal_count(one, real["validation"]) for one in real["train"]]))
     metrics = {measure: distance, f"{measure}_train": floor, f"{measure}_ratio": distance / floor}
 
     # Whether the pictures are what was asked for.
     clip = features
-    if plan.clip != plan.features:
+    if (plan.clip, "projection") != (plan.features, plan.layer):
         clip = folder_features(work / "generated", load(plan.clip, device))
     scores = clip_scores(clip, prompts, locate(plan.clip).path)
     score_name = identity(plan.clip, None)[0].removeprefix("fd_")

@@ -42,8 +42,10 @@ def identity(name: str, expected: str | None) -> tuple[str, str]:
     return measure, digest
 
 
-def load(name: str, device: str) -> Extractor:
+def load(name: str, device: str, layer: str = "projection") -> Extractor:
     """``inception``, ``builtin:NAME``, a local CLIP folder, a local Inception file, or a CLIP model's name on the hub.
+
+    ``layer`` is "projection" (CLIP's joint space with texts) or "pooled" (the picture tower's output before it).
 
     Raises :class:`ServiceUnavailable` when weights have to be downloaded and cannot be, saying how to supply them.
     """
@@ -57,16 +59,11 @@ def load(name: str, device: str) -> Extractor:
 
     def network(pixels: "torch.Tensor") -> "torch.Tensor":
         seen = (pixels.to(device) / 255 - mean) / std
-        return project(model, seen)
+        pooled: torch.Tensor = model.vision_model(pixel_values=seen).pooler_output
+        projected: torch.Tensor = pooled if layer == "pooled" else model.visual_projection(pooled)
+        return projected.float()
 
     return Extractor(measure, digest, model.config.vision_config.image_size, network)
-
-
-def project(model: Any, pixels: "torch.Tensor") -> "torch.Tensor":
-    """A CLIP model's picture embedding, [N, projection], not normalised."""
-    pooled = model.vision_model(pixel_values=pixels).pooler_output
-    features: torch.Tensor = model.visual_projection(pooled).float()
-    return features
 
 
 def folder_features(folder: Path, extractor: Extractor, batch: int = 128) -> np.ndarray:
@@ -104,6 +101,16 @@ def frechet(generated: np.ndarray, real: np.ndarray) -> float:
     if min(len(generated), len(real)) > generated.shape[1]:
         return float(fid.fid_from_feats(generated, real))
     return frechet_by_eigenvalues(generated, real)
+
+
+def frechet_at_equal_count(generated: np.ndarray, real: np.ndarray) -> float:
+    """The mean distance to ``real`` of consecutive sets of as many generated pictures as ``real`` has.
+
+    The distance falls with the count, so only equal counts may be compared; the mean of several sets is steadier.
+    """
+    count = min(len(generated), len(real))
+    starts = range(0, len(generated) - count + 1, count)
+    return float(np.mean([frechet(generated[start : start + count], real[:count]) for start in starts]))
 
 
 def frechet_by_eigenvalues(generated: np.ndarray, real: np.ndarray) -> float:
@@ -160,12 +167,11 @@ def _inception(path: Path, device: str) -> "Callable[[torch.Tensor], torch.Tenso
 
 def _normalisation(path: Path, device: str) -> "tuple[torch.Tensor, torch.Tensor]":
     """The mean and the deviation that the model's pictures are normalised with, each [3, 1, 1]."""
-    import json
-
     import torch
-    from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+    from transformers import CLIPImageProcessor
 
-    file = path / "preprocessor_config.json"
-    config = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    mean, std = config.get("image_mean", OPENAI_CLIP_MEAN), config.get("image_std", OPENAI_CLIP_STD)
-    return torch.tensor(mean, device=device).view(3, 1, 1), torch.tensor(std, device=device).view(3, 1, 1)
+    processor: Any = CLIPImageProcessor.from_pretrained(path)
+    mean, std = (
+        torch.tensor(values, device=device).view(3, 1, 1) for values in (processor.image_mean, processor.image_std)
+    )
+    return mean, std

@@ -90,7 +90,7 @@ def judge(
 
 
 def broken_limits(metrics: dict[str, float], gate: Gate) -> list[str]:
-    """One sentence for each limit that is not met; a measure that is missing or not a number does not meet its limit."""
+    """One sentence for each limit that is not met; a measure that is missing or not a number meets none."""
     found = []
     for name, limit in sorted(gate.limits.items()):
         value = metrics.get(name, float("nan"))
@@ -104,7 +104,7 @@ def broken_limits(metrics: dict[str, float], gate: Gate) -> list[str]:
 def paired_interval(
     new: np.ndarray, old: np.ndarray, real: np.ndarray, confidence: float
 ) -> tuple[float, float, float]:
-    """(difference, low, high) of the Fréchet distances of ``new`` and ``old`` to ``real``, all features [N, dimensions].
+    """(difference, low, high) of the Fréchet distances of ``new`` and ``old`` to ``real``: features [N, dimensions].
 
     Row i of ``new`` and of ``old`` were drawn from the same noise and prompt. The reference counts as fixed.
     """

@@ -109,7 +109,7 @@ def load_side(shards: Shards, which: str) -> tuple[dict[str, "torch.Tensor"], li
 
 
 def split(rows: "pd.DataFrame", plan: Preprocess) -> "pd.DataFrame":
-    """Add ``split``; all rows of a cluster of duplicates are on one side. Raises :class:`RecipeError` on an empty side."""
+    """Add ``split``; all copies of a picture are on one side. Raises :class:`RecipeError` when a side is empty."""
     sides = [side(cluster, plan.split_seed, plan.validation_share) for cluster in rows["duplicate_cluster"]]
     for which in ("train", "validation"):
         if which not in sides:
@@ -138,7 +138,7 @@ class Encoder:
 
 
 def encode(vae: Any, pixels: "torch.Tensor") -> "torch.Tensor":
-    """uint8 N3HW -> float32 NChw on the CPU: the mean of the posterior of an ``AutoencoderKL``, times its scaling factor."""
+    """uint8 N3HW -> float32 NChw on the CPU: the mean of an ``AutoencoderKL``'s posterior times its scaling factor."""
     import torch
 
     with torch.inference_mode():

@@ -94,7 +94,7 @@ def to_rgb(picture: "Image.Image") -> "Image.Image":
 
 
 def statistics(rgb: np.ndarray) -> dict[str, Any]:
-    """HWC uint8 -> sharpness (variance of the Laplacian), entropy (bits), brightness (0-255), saturation (0-1), pixels."""
+    """HWC uint8 -> sharpness (Laplacian's variance), entropy (bits), brightness (0-255), saturation (0-1), digest."""
     grey = rgb @ np.array([0.299, 0.587, 0.114])
     inner = grey[1:-1, 1:-1]
     laplacian = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * inner

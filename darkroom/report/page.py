@@ -20,10 +20,10 @@ from .charts import loss_curve
 MEANINGS = (
     (
         "_ratio",
-        "generated against held-out pictures, as a multiple of real training pictures against them; 1 is ideal",
+        "generated against held-out pictures, over the same for real training pictures; about 1 is as good as it gets",
         "fd_",
     ),
-    ("_train", "the same distance for real training pictures: what cannot be beaten", "fd_"),
+    ("_train", "the same distance for real training pictures, for comparison", "fd_"),
     ("", "Fréchet distance of generated to held-out pictures; lower is better", "fd_"),
     ("", "Fréchet Inception distance of generated to held-out pictures; lower is better", "fid"),
     ("", "how well each picture fits its prompt, 100 × cosine; higher is better", "clip_score"),

@@ -73,7 +73,10 @@ def index(home: Path) -> str:
     artifacts = _pages(home, "store/*/*/artifact.json")
     sections = ("Reports", pages), ("Quality of the data", docs), ("Artifacts", artifacts)
     body = "".join(f"<h2>{title}</h2>\n{_list(home, paths)}" for title, paths in sections)
-    style = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}time{color:#666}"
+    style = (
+        ":root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;"
+        "padding:0 1rem}time{opacity:.7}"
+    )
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>darkroom</title>'
         f"<style>{style}</style></head>\n<body><h1>darkroom</h1>\n{body}</body></html>\n"

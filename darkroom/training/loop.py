@@ -60,9 +60,11 @@ def train(job: Job, work: Path) -> None:
     unet = unet.to(device, memory_format=torch.channels_last).train()
     parameters = dict(unet.named_parameters())
     ema = Ema(parameters, recipe.ema_decay)
-    optimizer = torch.optim.AdamW(
-        parameters.values(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.99), fused=True
-    )
+    groups = [
+        {"params": [value for value in parameters.values() if value.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [value for value in parameters.values() if value.ndim <= 1], "weight_decay": 0.0},  # biases, norms
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.99), fused=True)
 
     # Weights, averages and two moments, in the checkpoints that are kept and one being written; then the pipeline.
     weights = sum(value.numel() * value.element_size() for value in parameters.values())
@@ -71,16 +73,16 @@ def train(job: Job, work: Path) -> None:
     # Where the last attempt stopped.
     start = 0
     if (resumed := checkpoints.newest(work)) is not None:
-        start, groups = resumed
-        unet.load_state_dict(groups["model"])
-        ema.average = {name: value.to(device) for name, value in groups["ema"].items()}
-        checkpoints.restore_optimizer(optimizer, groups["optimizer"])
+        start, saved = resumed
+        unet.load_state_dict(saved["model"])
+        ema.average = {name: value.to(device) for name, value in saved["ema"].items()}
+        checkpoints.restore_optimizer(optimizer, saved["optimizer"])
     events = Events(work, start)
     pipeline = assemble(unet, load_vae(job.vae).to(device), tokenizer, text_encoder.to(device))
 
     def save(step: int) -> None:
-        groups = {"model": unet.state_dict(), "ema": ema.average, "optimizer": checkpoints.optimizer_tensors(optimizer)}
-        checkpoints.save(work, step, groups)
+        moments = checkpoints.optimizer_tensors(optimizer)
+        checkpoints.save(work, step, {"model": unet.state_dict(), "ema": ema.average, "optimizer": moments})
 
     def sample(step: int) -> None:
         prompts = recipe.prompts or tuple(sorted(set(validation.captions)))[:16]

@@ -6,6 +6,7 @@ over bytes, as in A. Radford et al., Language Models are Unsupervised Multitask 
 
 import random
 from collections import Counter
+from itertools import chain, pairwise
 
 import torch
 from torch import Tensor
@@ -75,7 +76,7 @@ def _words(plain: CLIPTokenizer) -> Counter[tuple[str, ...]]:
     """
     splitter, spelling = plain.backend_tokenizer.pre_tokenizer, _bytes_to_unicode()
     words: Counter[tuple[str, ...]] = Counter()
-    for text in sum(known_captions(), []):
+    for text in chain.from_iterable(known_captions()):
         for _, (start, end) in splitter.pre_tokenize_str(text):
             parts = [text[start:end]] if text.isascii() else list(text[start:end])
             spelled = [[spelling[byte] for byte in part.encode()] for part in parts]
@@ -90,7 +91,7 @@ def learn_merges(words: Counter[tuple[str, ...]], count: int) -> list[tuple[str,
     for _ in range(count):
         pairs: Counter[tuple[str, str]] = Counter()
         for word, times in words.items():
-            for pair in zip(word, word[1:], strict=False):
+            for pair in pairwise(word):
                 pairs[pair] += times
         if not pairs:
             break

@@ -6,6 +6,7 @@ digit mean the same, every picture of it is right for each of them.
 """
 
 import math
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -108,7 +109,7 @@ def accuracy_on_pictures(model: CLIPModel, reader: CLIPTokenizer, pictures: Pict
 @torch.no_grad()
 def accuracy_on_captions(model: CLIPModel, reader: CLIPTokenizer, captions: list[list[str]]) -> float:
     """The share of ``captions`` (a list for each digit) that are nearest to their digit's known captions."""
-    read = unit(model.get_text_features(encode(reader, sum(captions, []))).pooler_output)
+    read = unit(model.get_text_features(encode(reader, list(chain.from_iterable(captions)))).pooler_output)
     digits = torch.tensor([digit for digit, texts in enumerate(captions) for _ in texts])
     return _share_right(read @ digit_embeddings(model, reader).T, digits)
 

@@ -32,7 +32,8 @@ def load(wanted: str) -> Pictures:
     """The digits on the ``"train"`` or the ``"validation"`` side, in scikit-learn's order."""
     images, labels = [], []
     for item in digits.items():
-        assert item.fingerprint is not None and isinstance(item.label, str)
+        assert item.fingerprint is not None
+        assert isinstance(item.label, str)
         if side(item.fingerprint, SPLIT_SEED, VALIDATION_SHARE) == wanted:
             images.append(decode(item.read()))
             labels.append(digits.WORDS.index(item.label))

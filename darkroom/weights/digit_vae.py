@@ -82,7 +82,8 @@ def standardise(model: AutoencoderKL, pictures: Pictures) -> AutoencoderKL:
 @torch.no_grad()
 def rebuild(model: AutoencoderKL, images: Tensor) -> Tensor:
     """Pictures [N, 3, 16, 16] through the latents and back, clipped to [-1, 1]."""
-    return model.decode(model.encode(images).latent_dist.mode()).sample.clamp(-1, 1)
+    rebuilt: Tensor = model.decode(model.encode(images).latent_dist.mode()).sample
+    return rebuilt.clamp(-1, 1)
 
 
 def peak_signal_to_noise(model: AutoencoderKL, pictures: Pictures) -> float:

@@ -2,7 +2,7 @@
 
 Three folders are written beside this file, with their sha256 sums; on one machine they are the same bytes every time:
 
-- ``digits-clip``: encodes pictures and captions for the evaluation.
+- ``clip-digits``: encodes pictures and captions for the evaluation.
 - ``digits-text-encoder``: conditions the diffusion model; from another seed, so that no model is judged by itself.
 - ``digits-vae``: brings pictures to the latents that the diffusion model learns, and back.
 """
@@ -22,7 +22,7 @@ from . import digit_captions, digit_clip, digit_pictures, digit_vae
 from .digit_pictures import PIXELS, Pictures
 
 HERE = Path(__file__).parent
-FOLDERS = ("digits-clip", "digits-text-encoder", "digits-vae")
+FOLDERS = ("clip-digits", "digits-text-encoder", "digits-vae")
 THREADS = 1  # two gain little on models this small, and another number gives other last bits
 CLIP_SEED, TEXT_ENCODER_SEED, VAE_SEED = 0, 1, 2
 CLIP_STEPS, VAE_STEPS = 1000, 3000
@@ -39,15 +39,15 @@ def main() -> None:
     vae = digit_vae.train(train, VAE_STEPS, VAE_SEED)
     report_vae(vae, validation)
     clip = digit_clip.train(train, reader, CLIP_STEPS, CLIP_SEED)
-    report_clip("digits-clip", clip, reader, validation)
+    report_clip("clip-digits", clip, reader, validation)
     other = digit_clip.train(train, reader, CLIP_STEPS, TEXT_ENCODER_SEED)
     report_clip("digits-text-encoder", other, reader, validation)
 
     for folder in FOLDERS:
         shutil.rmtree(HERE / folder, ignore_errors=True)
     vae.save_pretrained(HERE / "digits-vae")
-    clip.save_pretrained(HERE / "digits-clip")
-    CLIPProcessor(image_processor(), reader).save_pretrained(HERE / "digits-clip")
+    clip.save_pretrained(HERE / "clip-digits")
+    CLIPProcessor(image_processor(), reader).save_pretrained(HERE / "clip-digits")
     other.text_model.save_pretrained(HERE / "digits-text-encoder")
     reader.save_pretrained(HERE / "digits-text-encoder")
     write_sums()
@@ -97,8 +97,10 @@ def share_read(images: Tensor, labels: Tensor) -> float:
 
 
 def write_sums() -> None:
-    """SHA256SUMS of all files in the folders: ``sha256sum --check SHA256SUMS`` verifies them."""
+    """Make the files readable to all and write SHA256SUMS, which ``sha256sum --check SHA256SUMS`` verifies."""
     files = sorted(file for folder in FOLDERS for file in (HERE / folder).rglob("*") if file.is_file())
+    for file in files:
+        file.chmod(0o644)  # safetensors keeps its files to their owner, who may not be the one who installs this
     lines = [
         f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(HERE).as_posix()}\n" for file in files
     ]

@@ -100,7 +100,8 @@ def test_two_processes_build_it_once(tmp_path: Path) -> None:
 
 def test_a_killed_builder_releases_the_lock_and_leaves_no_artifact(tmp_path: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from darkroom.store import Store; from darkroom.artifacts import Manifest\n"
+        "import sys, time\nfrom pathlib import Path\n"
+        "from darkroom.store import Store\nfrom darkroom.artifacts import Manifest\n"
         "def build(work):\n (work / 'half').write_text('x'); print('building', flush=True); time.sleep(60)\n"
         f"Store(Path(sys.argv[1])).get_or_build(Manifest, {DIGEST!r}, build, inputs={{}})"
     )

@@ -53,8 +53,8 @@ log_every = 2
 threads = 1
 prompts = ["a handwritten seven", "zero"]
 [evaluate]
-features = "builtin:digits-clip"
-clip = "builtin:digits-clip"
+features = "builtin:clip-digits"
+clip = "builtin:clip-digits"
 sampler = { steps = 2, guidance = 1.0, batch = 16 }
 denoising_timesteps = 2
 """

@@ -32,7 +32,7 @@ def test_the_outcome_says_what_was_made(finished) -> None:
         assert Path(path).exists()
     for stage in ("collect", "check", "preprocess", "train", "evaluate", "register"):
         assert outcome["seconds"][stage] >= 0
-    assert {"fd_digits_clip", "clip_score_digits_clip", "denoising_mse", "denoising_rmse", "denoising_mae"} <= set(
+    assert {"fd_clip_digits", "clip_score_digits", "denoising_mse", "denoising_rmse", "denoising_mae"} <= set(
         outcome["metrics"]
     )
     assert not workshop.left_over()
@@ -53,7 +53,7 @@ def test_mlflow_has_one_run_with_everything_and_the_champion(finished) -> None:
     assert len(run["inputs"]["dataset_inputs"]) == 1
     history = registry._client.get_metric_history(champion.run_id, "train/loss")
     assert [point.step for point in history] == list(range(2, 25, 2))
-    assert {"validation/loss", "fd_digits_clip"} <= set(run["data"]["metrics"])
+    assert {"validation/loss", "fd_clip_digits"} <= set(run["data"]["metrics"])
 
 
 def test_prefect_shows_the_run_its_stages_and_artifacts(finished, prefect_url: str) -> None:
@@ -123,7 +123,7 @@ def test_one_edited_caption_rewrites_one_shard(finished, tmp_path: Path) -> None
 
 
 def test_a_worse_challenger_does_not_replace_the_champion(finished) -> None:
-    workshop, outcome = finished
+    workshop, _ = finished
     worse = workshop.run("--set", "train.steps=1", "--set", "train.learning_rate=1e-6")
     assert worse["decision"] in ("kept_champion", "challenger")
     assert worse["verdict"]["decision"] in ("FAIL", "INCONCLUSIVE")

@@ -20,7 +20,8 @@ def photos(tmp_path: Path) -> Path:
     for index in range(3):
         Image.new("RGB", (16, 16), (index * 40, 0, 0)).save(folder / f"{index}.png")
     (folder / "metadata.jsonl").write_text(
-        '{"file_name": "0.png", "text": "red"}\n{"file_name": "1.png", "text": 5}\n{"file_name": "gone.png", "text": "x"}\n'
+        '{"file_name": "0.png", "text": "red"}\n{"file_name": "1.png", "text": 5}\n'
+        '{"file_name": "gone.png", "text": "x"}\n'
     )
     return folder
 

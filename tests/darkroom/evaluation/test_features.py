@@ -8,9 +8,17 @@ from cleanfid import fid
 from PIL import Image
 
 from darkroom.errors import RecipeError
-from darkroom.evaluation.features import folder_features, frechet, frechet_by_eigenvalues, identity, load
+from darkroom.evaluation.evaluate import matched_rows
+from darkroom.evaluation.features import (
+    folder_features,
+    frechet,
+    frechet_at_equal_count,
+    frechet_by_eigenvalues,
+    identity,
+    load,
+)
 
-CLIP = "builtin:digits-clip"
+CLIP = "builtin:clip-digits"
 
 
 def features(count: int, dimensions: int, seed: int, shift: float = 0.0) -> np.ndarray:
@@ -36,6 +44,24 @@ def test_fewer_pictures_than_dimensions() -> None:
     assert frechet(one, other) == pytest.approx(expected, rel=1e-6)
 
 
+def test_counts_are_equal_where_distances_are_compared() -> None:
+    many, real = features(900, 8, 2), features(300, 8, 3)
+    parts = [frechet(many[start : start + 300], real) for start in (0, 300, 600)]
+    assert frechet_at_equal_count(many, real) == pytest.approx(np.mean(parts))
+    assert frechet_at_equal_count(many[:899], real) == pytest.approx(np.mean(parts[:2]))
+    assert frechet_at_equal_count(many[:100], real) == pytest.approx(frechet(many[:100], real[:100]))
+
+
+def test_real_training_pictures_have_the_labels_of_held_out_ones() -> None:
+    offered = ["a", "b", "c"] * 20
+    chosen = matched_rows(["a"] * 9 + ["b"] * 3, offered, 0)
+    assert sorted(offered[row] for row in chosen) == ["a"] * 9 + ["b"] * 3
+    assert len(set(chosen)) == 12
+    assert chosen != matched_rows(["a"] * 9 + ["b"] * 3, offered, 1)
+    assert len(matched_rows(["z"] * 5, offered, 0)) == 5
+    assert len(matched_rows([None] * 100, [None] * 30, 0)) == 100
+
+
 def test_features_are_in_the_order_of_names_and_do_not_depend_on_the_batch(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     folder = tmp_path / "odd.zip.name"  # clean-fid alone would take it for an archive
@@ -52,7 +78,7 @@ def test_features_are_in_the_order_of_names_and_do_not_depend_on_the_batch(tmp_p
 
 def test_a_distance_is_named_after_its_extractor() -> None:
     measure, digest = identity(CLIP, None)
-    assert measure == "fd_digits_clip"
+    assert measure == "fd_clip_digits"
     assert identity(CLIP, digest) == (measure, digest)
     with pytest.raises(RecipeError, match=r"evaluate\.sha256: the weights of .* have sha256"):
         identity(CLIP, "0" * 64)

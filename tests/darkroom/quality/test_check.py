@@ -83,5 +83,5 @@ def test_measuring_is_remembered(photos: Path, tmp_path: Path) -> None:
 
 
 def test_an_unknown_suite_is_named_with_those_there_are() -> None:
-    with pytest.raises(RecipeError, match="no expectations/nothing.json; there are .*pictures"):
+    with pytest.raises(RecipeError, match=r"no expectations/nothing\.json; there are .*pictures"):
         find_suite("nothing")

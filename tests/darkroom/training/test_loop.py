@@ -1,5 +1,6 @@
 """The loop's parts: which rows a step sees, the learning rate, and resuming."""
 
+import itertools
 import math
 from collections import Counter
 
@@ -34,5 +35,5 @@ def test_the_rate_warms_up_and_falls_to_zero() -> None:
     assert rates[0] == 0.1
     assert rates[9] == 1.0
     assert rates[10] == 1.0
-    assert all(later < earlier for earlier, later in zip(rates[10:], rates[11:], strict=False))
+    assert all(later < earlier for earlier, later in itertools.pairwise(rates[10:]))
     assert math.isclose(rates[100], 0, abs_tol=1e-12)
