@@ -9,6 +9,7 @@ MLflow's global state is left alone: the address is passed with every request.
 """
 
 import contextlib
+import fcntl
 import functools
 import json
 import logging
@@ -93,7 +94,7 @@ class Registry:
         from mlflow.exceptions import MlflowException
 
         if self._local:
-            Path(self.uri.removeprefix("sqlite:///")).absolute().parent.mkdir(parents=True, exist_ok=True)
+            _create_database(Path(self.uri.removeprefix("sqlite:///")).absolute(), self.artifacts)
         try:
             return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
         except MlflowException as error:
@@ -500,6 +501,27 @@ def _save_model(folder: Path, logged: Any, run_id: str, pipeline: Path) -> None:
         )
     card.model_size_bytes = sum(path.stat().st_size for path in pipeline.rglob("*") if path.is_file())
     card.save(str(folder / "MLmodel"))
+
+
+def _create_database(path: Path, artifacts: Path) -> None:
+    """Make MLflow's tables in another file and move it into place.
+
+    MLflow makes them by dozens of migrations that SQLite does not undo together: killed among them, it could neither
+    use the file nor go on with it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (path.parent / f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists():
+            return
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        new = path.with_name(f".{path.name}.new")
+        for leftover in path.parent.glob(f"{new.name}*"):
+            leftover.unlink()
+        store = SqlAlchemyStore(f"sqlite:///{new}", artifacts.as_uri())
+        store.engine.dispose()
+        os.replace(new, path)
 
 
 def _version(found: Any) -> Version:

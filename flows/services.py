@@ -21,6 +21,7 @@ from darkroom import process
 from darkroom.errors import RecipeError, ServiceUnavailable
 from darkroom.settings import Settings
 from darkroom.store import write_json
+from darkroom.tracking import open_registry
 
 from . import prefect_server
 
@@ -177,6 +178,8 @@ def _begin(settings: Settings, plan: _Plan, known: dict[str, Any]) -> None:
             f"port {plan.port} on {settings.host} is taken by something else, so {plan.name} cannot start there: "
             f"end that program, or set {plan.setting} to another port"
         )
+    if plan.name == "mlflow":
+        open_registry(settings, "darkroom").ping()  # makes a database that survives a kill, where there is none
     pid = process.daemon(plan.command, log=_log(settings, plan.name), env=plan.env)
     url = _base(settings, plan.port)
     known[plan.name] = {"pid": pid, "started": process.started(pid) or "ended", "url": url, "health": plan.health}

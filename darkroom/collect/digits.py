@@ -22,7 +22,7 @@ WORDINGS = (
     "a handwritten {digit}",
     "the digit {word}",
     "handwritten digit {digit}",
-    "{word}, written by hand",
+    "{word} written by hand",
     "{word}",
     "手寫數字{chinese}",
     "手写数字{chinese}",

@@ -102,6 +102,24 @@ def test_one_key_is_one_run(again: Any) -> None:
     assert json.loads(recipe.read_text()) == params | {"more": True}
 
 
+def test_a_kill_while_the_database_is_made_leaves_none_or_a_whole_one(tmp_path: Path) -> None:
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom darkroom.registry import Registry\n"
+        "Registry(f'sqlite:///{sys.argv[1]}/mlflow.db', Path(sys.argv[1]) / 'artifacts', 'x').ping()"
+    )
+    maker = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)])
+    new = tmp_path / ".mlflow.db.new"
+    end = time.monotonic() + 60
+    while not (new.exists() and new.stat().st_size > 40_000):  # some tables of many
+        assert maker.poll() is None
+        assert time.monotonic() < end
+    maker.kill()
+    maker.wait()
+    assert not (tmp_path / "mlflow.db").exists()
+    Registry(f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "artifacts", "x").ping()
+    assert not new.exists()
+
+
 def test_an_interrupted_run_goes_on_and_a_finished_one_stays_finished(registry: Registry) -> None:
     run_id = registry.open_run("key", "digits", {})
     for status, then in (("FAILED", "RUNNING"), ("KILLED", "RUNNING"), ("FINISHED", "FINISHED")):
