@@ -226,7 +226,9 @@ def _doctor(options: argparse.Namespace) -> int:
 
     lines, healthy = doctor(Settings())
     for line in lines:
-        print(line)
+        print(f"{line.state:<8} {line.sentence}")
+        if line.remedy:
+            print(f"{'':<8} -> {line.remedy}")
     return 0 if healthy else 1
 
 

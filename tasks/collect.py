@@ -17,8 +17,7 @@ def collect(plan: Collect) -> Manifest:
     pinned = _pinned(store)
     if pinned is not None:
         return pinned
-    progress = Progress("collect-progress", "pictures collected")
-    found = collection.collect(plan, store, lambda done: progress(done, done + 1))
+    found = collection.collect(plan, store, Progress("collect-progress", "pictures collected"))
     _pin(store, found)
     return found
 

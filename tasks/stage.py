@@ -104,11 +104,16 @@ class Progress:
         self._artifact: Any = None
         self._told = time.monotonic()  # work that ends within the first interval needs no bar
 
-    def __call__(self, done: int, total: int) -> None:
+    def __call__(self, done: int, total: int | None = None) -> None:
+        """Say how much is done; of a ``total`` that nobody knows, only the log tells."""
         now = time.monotonic()
-        if now - self._told < self._interval and not (self._artifact and done >= total):
+        finished = self._artifact is not None and total is not None and done >= total
+        if now - self._told < self._interval and not finished:
             return
         self._told = now
+        if total is None:
+            get_run_logger().info("%s: %d", self._what, done)
+            return
         percent = 100.0 * done / max(total, 1)
         get_run_logger().info("%s: %d of %d", self._what, done, total)
         if self._artifact is None:

@@ -86,10 +86,11 @@ def train(job: Job, work: Path) -> None:
 
     def sample(step: int) -> None:
         prompts = recipe.prompts or tuple(sorted(set(validation.captions)))[:16]
+        sampler = job.sampler.model_copy(update={"batch": len(prompts)})  # the same few every time: no call to fill up
         (work / "grids").mkdir(exist_ok=True)
         name = f"grids/{step:08d}.png"
         with Averaged(unet, ema):
-            sheet = grid(draw(pipeline, prompts, job.seed, job.sampler), columns=math.ceil(len(prompts) ** 0.5))
+            sheet = grid(draw(pipeline, prompts, job.seed, sampler), columns=math.ceil(len(prompts) ** 0.5))
         sheet.save(work / name)
         events.say(step, grid=name)
 
