@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 from .artifacts import CheckedManifest, Checkpoint, Evaluation, Verdict
+from .errors import DarkroomError
 from .evaluation.evaluate import metrics_of
 from .evaluation.verdict import Judgement, read
-from .recipe import Recipe
+from .recipe import Gate, Recipe
 from .registry import Registry, Version
-from .store import Store
+from .store import Store, marker
 from .tracking import RunDescription
 from .training.events import FILE as EVENTS
 
@@ -40,12 +41,13 @@ class Registered:
         return {key: str(asdict(self)[key]) for key in ("name", "version", "uri", "run_id")}
 
 
-def recorded_verdict(champion: Version, evaluation: Evaluation, store: Store) -> Verdict | None:
-    """The verdict that made this version champion, or was about to, if it was reached on this evaluation."""
+def recorded_verdict(champion: Version, evaluation: Evaluation, gate: Gate, store: Store) -> Verdict | None:
+    """The verdict that made this version champion, or was about to, if this evaluation and this gate led to it."""
     if champion.tags.get(EVALUATION) != evaluation.digest:
         return None
     digest = champion.tags.get(PENDING) or champion.tags.get(VERDICT)
-    return store.find(Verdict, digest) if digest else None
+    found = store.find(Verdict, digest) if digest else None
+    return found if found and marker(found)["fields"] == gate.digest_fields() else None
 
 
 def settle(
@@ -100,7 +102,13 @@ def settle(
             version = registry.annotate(known, tags=tags, metrics=metrics)
         champion = registry.with_alias(plan.name, "champion")
         is_champion = champion is not None and champion.version == version.version
-        was_deciding = known is None or bool(known.tags.get(PENDING))
+        compared_with = marker(verdict)["inputs"]["champion_checkpoint"]
+        was_deciding = (known is None or bool(known.tags.get(PENDING))) and compared_with != checkpoint.digest
+        if not is_champion and (champion.checkpoint if champion else "") != compared_with:
+            raise DarkroomError(
+                f"another run made {champion.uri if champion else 'no version'} the champion of {plan.name} while this "
+                "one compared with the one before; nothing is lost: run the same command again"
+            )
 
         decision = decide(judgement, plan, is_champion, was_deciding)
         if decision == "promoted":
@@ -110,6 +118,11 @@ def settle(
             version = registry.set_alias(version, "challenger")
         else:
             _drop_challenger(registry, plan.name, version)
+        if is_champion and decision == "unchanged":
+            words = f"{version.description} Measured anew: {_words(judgement, metrics)}"
+            version = registry.annotate(version, description=words, tags={VERDICT: verdict.digest, PENDING: ""})
+            registry.close_run(run_id)
+            return _registered(decision, version, "; ".join(judgement.reasons), False)
         against = f", against version {champion.version}" if champion is not None and not is_champion else ""
         words = f"{decision.replace('_', ' ')}{against}. {_words(judgement, metrics)}"
         version = registry.annotate(version, description=words[:1].upper() + words[1:])

@@ -24,7 +24,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 class Section(BaseModel):
     """A part of a recipe."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def digest_fields(self) -> dict[str, Any]:
         """The fields that can change a result and differ from their defaults, ready for JSON."""
@@ -222,9 +222,7 @@ class Overrides(BaseModel):
 
     seed: int | None = Field(None, ge=0, description="Seed of the initial weights and of every training step.")
     steps: int | None = Field(None, ge=1, description="Optimiser steps (train.steps).")
-    fields: dict[str, str | int | float | bool] = Field(
-        {}, description="Any other field by its dotted name, such as train.learning_rate."
-    )
+    fields: dict[str, Any] = Field({}, description="Any other field by its dotted name, such as train.learning_rate.")
     fresh: Literal["check", "preprocess", "train", "evaluate"] | None = Field(
         None, description="Build this stage and those after it anew."
     )

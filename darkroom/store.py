@@ -81,7 +81,7 @@ class Store:
             if found is not None:
                 return found
             work, place = self.workplace(kind, digest), self.place(kind, digest)
-            if not resumable:
+            if fresh or not resumable:
                 shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True, exist_ok=True)
             try:

@@ -1,5 +1,6 @@
 """A run as MLflow sees it: which run it is, what it is described by, and its curves while it goes on."""
 
+import contextlib
 import logging
 import time
 from dataclasses import dataclass, field
@@ -96,3 +97,8 @@ class Tracker:
             logging.getLogger("darkroom").warning("%s; training goes on, register fills the gap", error)
             pause = PAUSE_AFTER_FAILURE_SECONDS
         self._next = time.monotonic() + pause
+
+    def end(self, status: str) -> None:
+        """Close the run as FAILED or KILLED; the same command opens it again."""
+        with contextlib.suppress(ServiceUnavailable):
+            self.registry.close_run(self.run.open(self.registry), status)

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -32,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DarkroomError as error:
         print(f"darkroom: {error}", file=sys.stderr)
         return error.exit_status
+    except _lost_connection() as error:
+        print(f"darkroom: the connection to Prefect's API was lost ({error}); what was made is kept", file=sys.stderr)
+        return 4
     except KeyboardInterrupt:
         print("darkroom: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
@@ -42,6 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"darkroom: the disk is full ({error}); make room and run the same command again", file=sys.stderr)
         return 5
+
+
+def _lost_connection() -> tuple[type[Exception], ...]:
+    """What Prefect's client raises when its server is gone; nothing where it was never imported."""
+    httpx = sys.modules.get("httpx")
+    return (httpx.TransportError,) if httpx else ()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -119,7 +129,8 @@ def _run(options: argparse.Namespace) -> int:
             if options.json:
                 print(json.dumps(refused(plan, str(error))))
             raise
-    print(json.dumps(result, ensure_ascii=False) if options.json else _summary(result, settings))
+        # Said before our server ends, which may take seconds: what follows cannot lose it.
+        print(json.dumps(result, ensure_ascii=False) if options.json else _summary(result, settings), flush=True)
     return 0
 
 
@@ -247,6 +258,7 @@ def _summary(result: dict[str, Any], settings: "Settings") -> str:
     """What was made and where to look."""
     model, data, paths = result["model"], result["data"], result["paths"]
     shown = [f"  {name:<26} {value:.4g}" for name, value in sorted(result["metrics"].items())]
+    here = "darkroom" if shutil.which("darkroom") else os.path.relpath(sys.argv[0])
     seconds = ", ".join(f"{name} {value:.1f}" for name, value in result["seconds"].items())
     lines = [
         "",
@@ -263,12 +275,12 @@ def _summary(result: dict[str, Any], settings: "Settings") -> str:
         f"pipeline          {paths['pipeline']}",
         f"MLflow version    {model['uri']}",
         f"Prefect run       {result['run']['name']}, {result['run']['url']}",
-        f'pictures          darkroom generate {model["name"]}/{model["version"]} "a prompt" --count 16 --out FOLDER',
-        f"dashboards        darkroom up   (Prefect :{settings.prefect_port}, MLflow :{settings.mlflow_port}, "
+        f'pictures          {here} generate {model["name"]}/{model["version"]} "a prompt" --count 16 --out FOLDER',
+        f"dashboards        {here} up   (Prefect :{settings.prefect_port}, MLflow :{settings.mlflow_port}, "
         f"reports :{settings.reports_port})",
     ]
     if result["decision"] == "challenger":
-        lines.append(f"promote           darkroom promote {model['name']} {model['version']}")
+        lines.append(f"promote           {here} promote {model['name']} {model['version']}")
     return "\n".join(lines)
 
 

@@ -35,8 +35,8 @@ def retrain(recipe: str, overrides: Overrides | None = None) -> dict[str, Any]:
         run = describe(plan, manifest, checked, shards)
         checkpoint = train(shards, plan, Tracker(open_registry(settings, plan.name), run), fresh="train" in anew)
         evaluation = evaluate(checkpoint, shards, plan, fresh="evaluate" in anew)
-        verdict = compare(checkpoint, evaluation, shards, plan)
-        page = report(checked, shards, checkpoint, evaluation, verdict, plan)
+        verdict = compare(checkpoint, evaluation, shards, plan, fresh=bool(anew))
+        page = report(checked, shards, checkpoint, evaluation, verdict, plan, fresh=bool(anew))
         registered = register(checkpoint, evaluation, verdict, checked, page, run, plan)
     results = RunResults(manifest, checked, shards, checkpoint, evaluation, verdict, registered, page)
     here = {"name": flow_run.name, "id": flow_run.id, "url": flow_run.ui_url}

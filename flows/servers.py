@@ -125,10 +125,13 @@ class Pending:
     def stop(self) -> None:
         """Hand over what Prefect still holds in memory, end our own server, put the environment back."""
         if self._server is not None:
-            if self._server.poll() is None and "prefect" in sys.modules and self._lock is None:
-                self._settle()
-            process.stop(self._server, STOP_SECONDS)
-            self._server = None
+            try:
+                if self._server.poll() is None and "prefect" in sys.modules and self._lock is None:
+                    with contextlib.suppress(sqlite3.Error):
+                        self._settle()
+            finally:
+                process.stop(self._server, STOP_SECONDS)
+                self._server = None
         elif self.mode == "up" and "prefect" in sys.modules:
             _hand_over()
         self._release()

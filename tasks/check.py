@@ -19,6 +19,11 @@ def check(manifest: Manifest, plan: Check, fresh: bool = False) -> CheckedManife
     return quality.accept(report)
 
 
+def _plain(text: str) -> str:
+    """Text as Markdown shows it unread: captions and file names are hostile, and must not become links or pictures."""
+    return "`" + text.replace("`", "'").replace("\n", " ") + "`" if text else ""
+
+
 def _show(settings: Settings, report: QualityReport) -> None:
     found = quality.summary(report)
     lines = [
@@ -31,6 +36,6 @@ def _show(settings: Settings, report: QualityReport) -> None:
         *(f"| … {kind} | {count:,} |" for kind, count in found["reasons"].items()),
         "",
         f"{found['expectations']} expectations, {len(found['findings'])} not met.",
-        *(f"- **{finding['severity']}**: {finding['rule']} ({finding['observed']})" for finding in found["findings"]),
+        *(f"- **{one['severity']}**: {_plain(one['rule'])} {_plain(one['observed'])}" for one in found["findings"]),
     ]
     create_markdown_artifact("\n".join(lines), key="data-quality", description="The manifest in numbers")

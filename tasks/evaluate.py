@@ -34,15 +34,17 @@ def evaluate(checkpoint: Checkpoint, shards: Shards, plan: Recipe, fresh: bool =
 
 
 @stage("compare")
-def compare(checkpoint: Checkpoint, evaluation: Evaluation, shards: Shards, plan: Recipe) -> Verdict:
+def compare(
+    checkpoint: Checkpoint, evaluation: Evaluation, shards: Shards, plan: Recipe, fresh: bool = False
+) -> Verdict:
     """The verdict on the challenger; the champion is drawn with the same noise and prompts, once."""
     settings, store = open_store()
     registry = open_registry(settings, plan.name)
     champion = registry.with_alias(plan.name, "champion")
     other = None
     if champion is not None and champion.checkpoint == checkpoint.digest:
-        known = recorded_verdict(champion, evaluation, store)
-        if known is not None:
+        known = recorded_verdict(champion, evaluation, plan.gate, store)
+        if known is not None and not fresh:
             return known
     elif champion is not None:
         get_run_logger().info("the champion is %s", champion.uri)
@@ -52,7 +54,16 @@ def compare(checkpoint: Checkpoint, evaluation: Evaluation, shards: Shards, plan
         )
     reference = evaluating.reference(shards, plan.evaluate, store, plan.train.threads, settings.device)
     measure, _ = identity(plan.evaluate.features, plan.evaluate.sha256)
-    verdict = judging.compare(evaluation, other, reference, measure, plan.gate, store)
+    verdict = judging.compare(
+        evaluation,
+        other,
+        reference,
+        measure,
+        plan.gate,
+        store,
+        champion_checkpoint=champion.checkpoint if champion else "",
+        fresh=fresh,
+    )
     _show(evaluation, other, verdict)
     return verdict
 

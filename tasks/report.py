@@ -21,11 +21,12 @@ def report(
     evaluation: Evaluation,
     verdict: Verdict,
     plan: Recipe,
+    fresh: bool = False,
 ) -> Path:
     """Write the page of this run, unless it stands already, and return where it is."""
     settings, _ = open_store()
     target = settings.root / "reports" / f"{plan.name}-{verdict.digest[:12]}.html"
-    if not target.is_file():
+    if fresh or not target.is_file():
         docs = checked.path / summary(checked)["docs"]
         page.write(target, plan, checked, shards, checkpoint, evaluation, verdict, os.path.relpath(docs, target.parent))
     create_link_artifact(settings.link(target), link_text="report of this run", key="report", description="Report")

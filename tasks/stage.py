@@ -1,5 +1,6 @@
 """What all stages have in common as Prefect tasks: retries for what is transient, names, times, progress."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,6 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
+import httpx
 from prefect import get_run_logger, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
@@ -20,7 +22,7 @@ from darkroom.store import Store
 P = ParamSpec("P")
 R = TypeVar("R")
 
-TRANSIENT = (ServiceUnavailable, ConnectionError, TimeoutError)
+TRANSIENT = (ServiceUnavailable, ConnectionError, TimeoutError, httpx.TransportError)
 
 
 @dataclass
@@ -111,6 +113,10 @@ class Progress:
         if now - self._told < self._interval and not finished:
             return
         self._told = now
+        with contextlib.suppress(*TRANSIENT):  # a page that cannot be told stops no work
+            self._tell(done, total)
+
+    def _tell(self, done: int, total: int | None) -> None:
         if total is None:
             get_run_logger().info("%s: %d", self._what, done)
             return

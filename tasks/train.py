@@ -1,5 +1,6 @@
 """Training as a task: start the trainer, show how far it is, and pass its curves on to MLflow while it works."""
 
+import contextlib
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from prefect import get_run_logger
 
 from darkroom.artifacts import Checkpoint, Shards
+from darkroom.errors import DarkroomError
 from darkroom.recipe import Recipe
 from darkroom.report.charts import loss_curve
 from darkroom.settings import Settings
@@ -15,7 +17,7 @@ from darkroom.training import supervise
 from darkroom.training.events import FILE
 
 from .pictures import show_picture
-from .stage import Progress, open_store, stage
+from .stage import TRANSIENT, Progress, open_store, stage
 
 
 @stage("train")
@@ -32,10 +34,19 @@ def train(shards: Shards, plan: Recipe, tracker: Tracker, fresh: bool = False) -
             progress(new[-1]["step"], plan.train.steps)
         for event in new:
             if "grid" in event:
-                show_picture(events.parent / event["grid"], "sample-grid", f"Samples at step {event['step']}", settings)
+                with contextlib.suppress(*TRANSIENT):  # a page that cannot be told stops no training
+                    grid = events.parent / event["grid"]
+                    show_picture(grid, "sample-grid", f"Samples at step {event['step']}", settings)
         tracker.follow(events)
 
-    checkpoint = supervise.train(shards, plan, store, settings.device, follow, fresh)
+    try:
+        checkpoint = supervise.train(shards, plan, store, settings.device, follow, fresh)
+    except DarkroomError:
+        tracker.end("FAILED")
+        raise
+    except BaseException:  # Ctrl-C, a cancelled run
+        tracker.end("KILLED")
+        raise
     if not checkpoint.reused:
         _show_curve(checkpoint, settings)
     return checkpoint

@@ -53,14 +53,14 @@ def _metadata(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         text = path.read_text("utf-8-sig", errors="replace")
     except OSError as error:
         raise RecipeError(f"{path} cannot be read: {error}") from None
-    for number, content in enumerate(text.splitlines(), start=1):
+    for number, content in enumerate(text.split("\n"), start=1):
         if not content.strip():
             continue
         place = f"{METADATA}:{number}"
         try:
             line = json.loads(content)
             name = line["file_name"]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             yield place, {"problem": "not a JSON object with file_name"}
             continue
         if not isinstance(name, str) or not name:

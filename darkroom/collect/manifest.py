@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,8 @@ def collect(plan: Collect, store: Store, progress: Progress = lambda done: None)
     if not rows:
         raise RecipeError(f"collect: the source {name} has no pictures; put some there, or name another source")
     identity = sorted(
-        [str(row[key]) for key in ("row_id", "id", "caption", "label", "licence", "reasons")] for row in rows
+        ([row[key] for key in ("row_id", "id", "caption", "label", "licence", "reasons")] for row in rows),
+        key=lambda values: str(values[0]),
     )
     digest = stage_digest("manifest", {}, {"rows": identity})
 
@@ -84,12 +86,13 @@ def read_rows(
 
 def _row(name: str, item: Item, max_bytes: int, store: Store, cache: Cache, learnt: dict[str, Any]) -> dict[str, Any]:
     reasons: list[str] = []
+    item = replace(item, path=item.path.encode(errors="backslashreplace").decode())
     caption, label = _text("caption", item.caption, reasons), _text("label", item.label, reasons)
     picture_id, size = _keep(name, item, max_bytes, store, cache, learnt, reasons)
     return {
-        "row_id": hashlib.sha256(f"{name}\0{item.path}".encode(errors="surrogateescape")).hexdigest(),
+        "row_id": hashlib.sha256(f"{name}\0{item.path}".encode()).hexdigest(),
         "id": picture_id,
-        "path": item.path.encode(errors="backslashreplace").decode(),
+        "path": item.path,
         "source": name,
         "licence": item.licence,
         "caption": caption,
@@ -134,7 +137,14 @@ def _keep(
 
 def _text(what: str, value: object, reasons: list[str]) -> str | None:
     """A text or None; a value that is neither is refused with a reason (a number as label is a text)."""
-    if value is None or isinstance(value, str):
+    if value is None:
+        return None
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            reasons.append(f"{what} is not valid text: it has half of a surrogate pair")
+            return None
         return value
     if what == "label" and isinstance(value, int | float):
         return str(value)

@@ -46,14 +46,16 @@ def load_text(path: Path) -> tuple[Any, Any]:
 
     whole = (path / "text_encoder").is_dir()
     tokenizer = CLIPTokenizer.from_pretrained(path / "tokenizer" if whole else path)
-    return tokenizer, CLIPTextModel.from_pretrained(path / "text_encoder" if whole else path).eval()
+    return tokenizer, CLIPTextModel.from_pretrained(
+        path / "text_encoder" if whole else path, use_safetensors=True
+    ).eval()
 
 
 def load_vae(path: Path) -> Any:
     """The ``AutoencoderKL`` of a folder that has it at its top or as Stable Diffusion does."""
     from diffusers import AutoencoderKL
 
-    return AutoencoderKL.from_pretrained(path / "vae" if (path / "vae").is_dir() else path).eval()
+    return AutoencoderKL.from_pretrained(path / "vae" if (path / "vae").is_dir() else path, use_safetensors=True).eval()
 
 
 def assemble(unet: Any, vae: Any, tokenizer: Any, text_encoder: Any) -> Any:
@@ -78,7 +80,7 @@ def load_pipeline(folder: Path, device: str) -> Any:
     """The pipeline of a checkpoint's ``pipeline/``."""
     from diffusers import DiffusionPipeline
 
-    pipeline = DiffusionPipeline.from_pretrained(folder).to(device)
+    pipeline = DiffusionPipeline.from_pretrained(folder, use_safetensors=True).to(device)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -90,7 +92,7 @@ def save_pipeline(pipeline: Any, folder: Path, card: str) -> None:
 
 
 def publish(pipeline: Path, folder: Path, card: str, sampler: Sampler, threads: int) -> None:
-    """Copy a checkpoint's pipeline to ``folder``, with its evaluation's card and the sampler that it was judged by.
+    """Copy a checkpoint's pipeline to ``folder``, with the card and the sampler of its first evaluation.
 
     The served model reads the sampler from :data:`FACTS`.
     """

@@ -14,6 +14,7 @@ from darkroom.store import Store, write_json
 from darkroom.weights.locate import locate
 
 Progress = Callable[[int, int], None]
+TINY = 1e-12
 REAL_DRAWS = 8  # sets of real training pictures, whose mean distance generated ones are compared with
 
 
@@ -179,8 +180,8 @@ def _measure(
     features = folder_features(work / "generated", load(plan.features, device, plan.layer))
     save_file({"generated": features}, work / "features.safetensors")
     distance = frechet_at_equal_count(features, real["validation"])
-    floor = float(np.mean([frechet_at_equal_count(one, real["validation"]) for one in real["train"]]))
-    metrics = {measure: distance, f"{measure}_train": floor, f"{measure}_ratio": distance / floor}
+    floor = float(np.mean([frechet_at_equal_count(one[:count], real["validation"]) for one in real["train"]]))
+    metrics = {measure: distance, f"{measure}_train": floor, f"{measure}_ratio": distance / max(floor, TINY)}
 
     # Whether the pictures are what was asked for.
     clip = features
@@ -195,6 +196,10 @@ def _measure(
     drawn = np.stack([np.asarray(picture.convert("RGB")).transpose(2, 0, 1) for picture in pictures])
     held_out = float(np.median(nearest_distances(data.pixels.numpy(), training)))
     nearest = float(np.median(nearest_distances(drawn, training)))
-    metrics |= {"nearest_train": nearest, "nearest_train_validation": held_out, "nearest_ratio": nearest / held_out}
+    metrics |= {
+        "nearest_train": nearest,
+        "nearest_train_validation": held_out,
+        "nearest_ratio": nearest / max(held_out, TINY),
+    }
 
     return metrics | denoising_errors(pipeline.unet, data, plan.noise_seed, plan.denoising_timesteps)

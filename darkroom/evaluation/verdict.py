@@ -37,20 +37,38 @@ class Judgement:
 
 
 def compare(
-    challenger: Evaluation, champion: Evaluation | None, reference: Reference, measure: str, gate: Gate, store: Store
+    challenger: Evaluation,
+    champion: Evaluation | None,
+    reference: Reference,
+    measure: str,
+    gate: Gate,
+    store: Store,
+    *,
+    champion_checkpoint: str = "",
+    fresh: bool = False,
 ) -> Verdict:
-    """Judge a challenger by the gate's limits and, where there is a champion, by the paired difference of distances."""
+    """Judge a challenger by the gate's limits and, where there is a champion, by the paired difference of distances.
+
+    ``champion_checkpoint`` is the digest of the champion's checkpoint, which is the challenger's own where the champion
+    is only measured anew; it is recorded, so that the verdict serves against that champion alone.
+    """
     inputs = {
         "challenger": challenger.digest,
         "champion": champion.digest if champion else None,
+        "champion_checkpoint": champion_checkpoint,
         "reference": reference.digest,
     }
 
     def build(work: Path) -> None:
-        write_json(work / "verdict.json", asdict(judge(challenger, champion, reference, measure, gate)))
+        write_json(
+            work / "verdict.json",
+            asdict(judge(challenger, champion, reference, measure, gate, bool(champion_checkpoint))),
+        )
 
     fields = gate.digest_fields()
-    return store.get_or_build(Verdict, stage_digest("verdict", fields, inputs), build, inputs=inputs, fields=fields)
+    return store.get_or_build(
+        Verdict, stage_digest("verdict", fields, inputs), build, inputs=inputs, fields=fields, fresh=fresh
+    )
 
 
 def read(verdict: Verdict) -> Judgement:
@@ -60,14 +78,20 @@ def read(verdict: Verdict) -> Judgement:
 
 
 def judge(
-    challenger: Evaluation, champion: Evaluation | None, reference: Reference, measure: str, gate: Gate
+    challenger: Evaluation,
+    champion: Evaluation | None,
+    reference: Reference,
+    measure: str,
+    gate: Gate,
+    there_is_a_champion: bool,
 ) -> Judgement:
     """The judgement itself; see :func:`compare`."""
     broken = broken_limits(metrics_of(challenger), gate)
     if broken:
         return Judgement("FAIL", tuple(broken), measure)
     if champion is None:
-        return Judgement("PASS", ("it is the first version and meets every limit of the recipe",), measure)
+        what = "the champion already" if there_is_a_champion else "the first version"
+        return Judgement("PASS", (f"it is {what} and meets every limit of the recipe",), measure)
     from safetensors.numpy import load_file
 
     real = load_file(reference.path / "features.safetensors")["validation"]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
 Progress = Callable[[int, int], None]
+MIN_SIDE = 2  # a spread, which every distance needs, takes two pictures
 
 
 def preprocess(
@@ -112,10 +113,10 @@ def split(rows: "pd.DataFrame", plan: Preprocess) -> "pd.DataFrame":
     """Add ``split``; all copies of a picture are on one side. Raises :class:`RecipeError` when a side is empty."""
     sides = [side(cluster, plan.split_seed, plan.validation_share) for cluster in rows["duplicate_cluster"]]
     for which in ("train", "validation"):
-        if which not in sides:
+        if sides.count(which) < MIN_SIDE:
             raise RecipeError(
-                f"preprocess: none of the {len(rows)} accepted pictures fell on the {which} side with "
-                f"validation_share = {plan.validation_share}; add pictures or change it"
+                f"preprocess: {sides.count(which)} of the {len(rows)} accepted pictures fell on the {which} side with "
+                f"validation_share = {plan.validation_share}, and {MIN_SIDE} are needed; add pictures or change it"
             )
     return rows.assign(split=sides).sort_values(["split", "id", "row_id"], ignore_index=True)
 
@@ -130,10 +131,10 @@ class Encoder:
     def __call__(self, pixels: "torch.Tensor") -> "torch.Tensor":
         """uint8 N3HW -> float32 NChw; see :func:`encode`."""
         if self._model is None:
-            from diffusers import AutoencoderKL
+            from darkroom.diffusion.pipeline import load_vae
 
             prepare(self._threads, self._device)
-            self._model = AutoencoderKL.from_pretrained(self._weights.path).to(self._device).eval()
+            self._model = load_vae(self._weights.path).to(self._device)
         return encode(self._model, pixels)
 
 

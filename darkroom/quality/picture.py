@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # Raised when what the pass measures or writes changes: cached values and copies of another version are not used.
 PASS = 1
+# Formats that Pillow decodes itself; it would hand others, such as EPS, to programs of the system.
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
 MEASURES = (
     "width", "height", "format", "mode", "frames", "orientation",
     "sharpness", "entropy", "brightness_p5", "brightness_p99", "saturation", "pixels",
@@ -47,10 +49,11 @@ def measure(path: Path, rules: Rules, copy: Path) -> dict[str, Any]:
     """
     from PIL import Image, ImageOps
 
+    content = io.BytesIO(path.read_bytes())  # what the disk does wrong is raised, and not held against the picture
     try:
-        with warnings.catch_warnings(), path.open("rb") as file:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels decides
-            picture = Image.open(file)
+            picture = Image.open(content, formats=FORMATS)
             width, height = picture.size
             if width * height > rules.max_pixels:
                 return {"reason": f"too many pixels: {width}x{height}, check.max_pixels = {rules.max_pixels:,}"}
@@ -63,8 +66,10 @@ def measure(path: Path, rules: Rules, copy: Path) -> dict[str, Any]:
             picture.load()  # raises on truncated data
             oriented = ImageOps.exif_transpose(picture)
             rgb = to_rgb(oriented)
+    except MemoryError:
+        raise
     except Exception as error:  # a decoder meets hostile bytes: whatever it raises is a fault of the file
-        return {"reason": f"undecodable: {type(error).__name__}: {str(error)[:200].replace(str(path), 'the file')}"}
+        return {"reason": f"undecodable: {type(error).__name__}: {str(error)[:200]}"}
     if min(rgb.size) < rules.min_side:
         return {"reason": f"too small: {rgb.width}x{rgb.height}, check.min_side = {rules.min_side}"}
     values = {"width": rgb.width, "height": rgb.height, **facts, **statistics(np.asarray(rgb))}

@@ -3,11 +3,12 @@
 What it cannot do it explains in ``error.json`` (the error's class and message), and exits with that error's status.
 """
 
+import errno
 import fcntl
 import sys
 from pathlib import Path
 
-from darkroom.errors import DarkroomError, OutOfMemory
+from darkroom.errors import DarkroomError, DiskFull, OutOfMemory
 from darkroom.store import write_json
 
 from .job import Job
@@ -24,6 +25,10 @@ def main(work: Path) -> int:
             train(Job.read(work), work)
         except DarkroomError as error:
             return _explain(work, error)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            return _explain(work, DiskFull(f"the disk below {work} is full ({error}); make room and run it again"))
         except (MemoryError, RuntimeError) as error:
             if not isinstance(error, MemoryError) and "out of memory" not in str(error).lower():
                 raise

@@ -72,9 +72,19 @@ def optimizer_tensors(optimizer: "torch.optim.Optimizer") -> "dict[str, torch.Te
 
 
 def restore_optimizer(optimizer: "torch.optim.Optimizer", tensors: "dict[str, torch.Tensor]") -> None:
-    """The reverse of :func:`optimizer_tensors`."""
+    """The reverse of :func:`optimizer_tensors`.
+
+    Moments get their parameters' memory layout back: fused AdamW walks raw memory, and moments in another order than
+    their channels-last weights would meet the wrong ones.
+    """
+    import torch
+
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

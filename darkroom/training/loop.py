@@ -75,7 +75,8 @@ def train(job: Job, work: Path) -> None:
     if (resumed := checkpoints.newest(work)) is not None:
         start, saved = resumed
         unet.load_state_dict(saved["model"])
-        ema.average = {name: value.to(device) for name, value in saved["ema"].items()}
+        for name, average in saved["ema"].items():
+            ema.average[name].copy_(average)
         checkpoints.restore_optimizer(optimizer, saved["optimizer"])
     events = Events(work, start)
     pipeline = assemble(unet, load_vae(job.vae).to(device), tokenizer, text_encoder.to(device))

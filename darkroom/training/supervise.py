@@ -72,7 +72,7 @@ def train(
         ).write(work)
         write_json(work / "recipe.json", plan.model_dump(mode="json", by_alias=True))
         _run(work, follow)
-        for name in ("trainer.lock", "trained.json", "job.json"):
+        for name in ("trainer.lock", "job.json"):  # trained.json stays: a kill before the seal must not train again
             (work / name).unlink(missing_ok=True)
         return {"device": device, "processes": 1}
 

@@ -85,3 +85,26 @@ def test_killed_while_training_goes_on_from_the_checkpoint(reference, tmp_path: 
     running.communicate()
     again = victim.run()
     assert weights(again) == weights(outcome)
+
+
+def test_killed_with_a_server_of_its_own(reference, tmp_path: Path) -> None:
+    workshop, outcome, _ = reference
+    victim = workshop.copy(tmp_path / "victim")
+    del victim.environment["PREFECT_API_URL"]
+    running = victim.start("run", "tiny.toml", "--json")
+    deadline = time.monotonic() + 180
+    while not list((victim.home / "store/.work").glob("checkpoint-*/checkpoints/step-*")):
+        assert running.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert any("uvicorn" in line for line in victim.left_over())
+    assert any("darkroom.training" in line for line in victim.left_over())
+    os.kill(running.pid, signal.SIGKILL)
+    running.communicate()
+    deadline = time.monotonic() + 10
+    while left := victim.left_over():
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+    again = victim.run()
+    assert weights(again) == weights(outcome)
+    assert not victim.left_over()

@@ -62,7 +62,8 @@ def test_prefect_shows_the_run_its_stages_and_artifacts(finished, prefect_url: s
         answer.raise_for_status()
         return answer.json()
 
-    flow_run = ask("flow_runs", {"sort": "START_TIME_ASC", "limit": 1})[0]
+    _, outcome = finished
+    flow_run = ask("flow_runs", {"flow_runs": {"id": {"any_": [outcome["run"]["id"]]}}})[0]
     assert flow_run["state_type"] == "COMPLETED"
     only = {"flow_runs": {"id": {"any_": [flow_run["id"]]}}}
     tasks = {task["name"]: task["state_type"] for task in ask("task_runs", only)}
@@ -113,13 +114,9 @@ def test_one_edited_caption_rewrites_one_shard(finished, tmp_path: Path) -> None
     assert before.keys() == after.keys()
     different = [name for name in before if before[name] != after[name]]
     assert len(different) == 1
-    assert different[0].endswith(".json")  # and its tensors are the very same file
+    assert different[0].endswith(".json")
     tensors = different[0].replace(".json", ".safetensors")
-    inodes = {
-        (changed.home / "store/shards" / digest / "shards" / tensors).stat().st_ino
-        for digest in (outcome["digests"]["shards"], again["digests"]["shards"])
-    }
-    assert len(inodes) == 1 or before[tensors] == after[tensors]
+    assert before[tensors] == after[tensors]
 
 
 def test_a_worse_challenger_does_not_replace_the_champion(finished) -> None:

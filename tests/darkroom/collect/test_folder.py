@@ -81,3 +81,11 @@ def test_a_changed_file_has_another_fingerprint(tmp_path: Path) -> None:
 def test_a_missing_folder_is_a_mistake_in_the_recipe(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"collect\.path"):
         list(items(tmp_path / "nowhere", "unknown"))
+
+
+def test_hostile_lines_are_rows_and_do_not_end_the_run(tmp_path: Path) -> None:
+    folder = make(tmp_path / "photos", ["[" * 100_000, '{"file_name": "a.png", "text": "one\u2028line"}'])
+    found = {item.path: item for item in items(folder, "unknown")}
+    assert found["a.png"].caption == "one\u2028line"
+    with pytest.raises(OSError, match="not a JSON object"):
+        found["metadata.jsonl:1"].read()

@@ -1,5 +1,6 @@
 """The manifest: one row an occurrence, a digest of content, and nothing read twice."""
 
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -79,3 +80,21 @@ def test_an_empty_source_is_a_mistake(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     with pytest.raises(RecipeError, match="has no pictures"):
         collect(Collect(source="folder", path=tmp_path / "none"), Store(tmp_path / "store"))
+
+
+def test_text_that_is_no_text_is_a_reason(photos: Path, tmp_path: Path) -> None:
+    (photos / "metadata.jsonl").write_text('{"file_name": "0.png", "text": "\\ud83d"}')
+    odd = os.fsencode(photos) + b"/odd\xff.png"
+    with open(odd, "wb") as file:  # noqa: PTH123  (a name that is not UTF-8)
+        file.write((photos / "1.png").read_bytes())
+    rows = table(collect(Collect(source="folder", path=photos), Store(tmp_path / "store")))
+    assert list(rows.loc["0.png", "reasons"]) == ["caption is not valid text: it has half of a surrogate pair"]
+    assert "odd\\udcff.png" in rows.index
+
+
+def test_no_caption_is_not_the_caption_none(photos: Path, tmp_path: Path) -> None:
+    store, plan = Store(tmp_path / "store"), Collect(source="folder", path=photos)
+    (photos / "metadata.jsonl").write_text('{"file_name": "0.png"}')
+    without = collect(plan, store).digest
+    (photos / "metadata.jsonl").write_text('{"file_name": "0.png", "text": "None"}')
+    assert collect(plan, store).digest != without

@@ -44,12 +44,16 @@ def test_a_half_written_one_is_not_seen(tmp_path: Path) -> None:
 
 
 def test_an_optimiser_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    def begin() -> tuple[torch.nn.Parameter, torch.optim.Optimizer]:
-        weight = torch.nn.Parameter(torch.ones(4))
-        return weight, torch.optim.AdamW([weight], lr=0.1, fused=True)
+    # Channels-last weights, as in training: moments in another memory layout would meet the wrong weights.
+    picture = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(0))
 
-    def step(weight: torch.nn.Parameter, optimizer: torch.optim.Optimizer, index: int) -> None:
-        (weight * (index + 1)).square().sum().backward()
+    def begin() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+        return model, torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+
+    def step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, index: int) -> None:
+        (model(picture) * (index + 1)).square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -59,15 +63,14 @@ def test_an_optimiser_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None
     first, first_optimizer = begin()
     for index in range(3):
         step(first, first_optimizer, index)
-    checkpoints.save(
-        tmp_path, 3, {"model": {"w": first.detach()}, "optimizer": checkpoints.optimizer_tensors(first_optimizer)}
-    )
+    moments = checkpoints.optimizer_tensors(first_optimizer)
+    checkpoints.save(tmp_path, 3, {"model": first.state_dict(), "optimizer": moments})
     found = checkpoints.newest(tmp_path)
     assert found is not None
     resumed, resumed_optimizer = begin()
-    with torch.no_grad():
-        resumed.copy_(found[1]["model"]["w"])
+    resumed.load_state_dict(found[1]["model"])
     checkpoints.restore_optimizer(resumed_optimizer, found[1]["optimizer"])
     for index in range(3, 6):
         step(resumed, resumed_optimizer, index)
-    assert torch.equal(resumed, straight)
+    assert torch.equal(resumed.weight, straight.weight)
+    assert torch.equal(resumed.bias, straight.bias)
