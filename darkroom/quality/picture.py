@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # Raised when what the pass measures or writes changes: cached values and copies of another version are not used.
 PASS = 1
 # Formats that Pillow decodes itself; it would hand others, such as EPS, to programs of the system.
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # a phone's MPO opens as JPEG
 MEASURES = (
     "width", "height", "format", "mode", "frames", "orientation",
     "sharpness", "entropy", "brightness_p5", "brightness_p99", "saturation", "pixels",

@@ -181,7 +181,9 @@ def workshop(tmp_path: Path, prefect_url: str) -> Iterator[Workshop]:
 def finished(tmp_path_factory: pytest.TempPathFactory, prefect_url: str) -> tuple[Workshop, dict[str, Any]]:
     """A workshop whose recipe ran once, and that run's outcome."""
     made = make(tmp_path_factory.mktemp("finished") / "workshop", prefect_url)
-    return made, made.run()
+    start = time.monotonic()
+    outcome = made.run()
+    return made, {**outcome, "wall_seconds": time.monotonic() - start}
 
 
 def _kill(token: str) -> None:

@@ -87,7 +87,6 @@ def test_a_full_disk_stops_before_long_work(workshop) -> None:
     assert done.returncode == 5
     assert "are free: make room there" in last_words(done)
     assert not list((workshop.home / "store").glob("checkpoint/*"))
-    assert workshop.run("--set", "train.steps=2")["decision"] == "promoted"
 
 
 def test_mlflow_away_loses_nothing(workshop) -> None:
@@ -114,7 +113,7 @@ def test_prefect_away(workshop) -> None:
     assert closed in last_words(done)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_training_is_carried_on(workshop, number: int) -> None:
     running = workshop.start("run", "tiny.toml", "--set", "train.steps=5000", "--set", "train.checkpoint_every=50")
     folder = workshop.home / "store/.work"

@@ -30,12 +30,12 @@ def reached(home: Path) -> str:
     return f"made {made[-1] if made else 'nothing'}, working on {working}"
 
 
-def kill_and_resume(reference, folder: Path, share: float) -> None:
+def kill_and_resume(finished, folder: Path, share: float) -> None:
     """Kill a run after this share of an undisturbed one's time, finish it, and compare."""
-    workshop, outcome, seconds = reference
+    workshop, outcome = finished
     victim = workshop.copy(folder)
     running = victim.start("run", "tiny.toml", "--json")
-    time.sleep(share * seconds)
+    time.sleep(share * outcome["wall_seconds"])
     os.kill(running.pid, signal.SIGKILL)
     running.communicate()
     print(f"killed at {share:.0%}: {reached(victim.home)}")
@@ -51,44 +51,19 @@ def kill_and_resume(reference, folder: Path, share: float) -> None:
     assert not victim.left_over()
 
 
-@pytest.fixture(scope="module")
-def reference(finished, tmp_path_factory: pytest.TempPathFactory):
-    """An undisturbed run in a home of its own: (workshop, outcome, seconds)."""
-    workshop = finished[0].copy(tmp_path_factory.mktemp("undisturbed") / "workshop")
-    start = time.monotonic()
-    outcome = workshop.run()
-    assert weights(outcome) == weights(finished[1])  # two undisturbed runs agree to begin with
-    return workshop, outcome, time.monotonic() - start
-
-
-@pytest.mark.parametrize("share", [0.5, 0.72, 0.9])
-def test_killed_and_resumed(reference, tmp_path: Path, share: float) -> None:
-    kill_and_resume(reference, tmp_path / "victim", share)
+@pytest.mark.parametrize("share", [0.4, 0.9])
+def test_killed_and_resumed(finished, tmp_path: Path, share: float) -> None:
+    kill_and_resume(finished, tmp_path / "victim", share)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [(index + 0.5) / 24 for index in range(24)])
-def test_killed_anywhere(reference, tmp_path: Path, share: float) -> None:
-    kill_and_resume(reference, tmp_path / "victim", share)
+def test_killed_anywhere(finished, tmp_path: Path, share: float) -> None:
+    kill_and_resume(finished, tmp_path / "victim", share)
 
 
-def test_killed_while_training_goes_on_from_the_checkpoint(reference, tmp_path: Path) -> None:
-    workshop, outcome, _ = reference
-    victim = workshop.copy(tmp_path / "victim")
-    running = victim.start("run", "tiny.toml", "--json")
-    deadline = time.monotonic() + 120
-    while not list((victim.home / "store/.work").glob("checkpoint-*/checkpoints/step-*")):
-        assert running.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    os.kill(running.pid, signal.SIGKILL)
-    running.communicate()
-    again = victim.run()
-    assert weights(again) == weights(outcome)
-
-
-def test_killed_with_a_server_of_its_own(reference, tmp_path: Path) -> None:
-    workshop, outcome, _ = reference
+def test_killed_while_training_with_a_server_of_its_own(finished, tmp_path: Path) -> None:
+    workshop, outcome = finished
     victim = workshop.copy(tmp_path / "victim")
     del victim.environment["PREFECT_API_URL"]
     running = victim.start("run", "tiny.toml", "--json")
@@ -105,6 +80,8 @@ def test_killed_with_a_server_of_its_own(reference, tmp_path: Path) -> None:
     while left := victim.left_over():
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
+    saved = {path.name for path in (victim.home / "store/.work").glob("checkpoint-*/checkpoints/step-*")}
+    assert saved  # it goes on from here, and not from the start
     again = victim.run()
     assert weights(again) == weights(outcome)
     assert not victim.left_over()

@@ -134,8 +134,8 @@ def test_a_worse_challenger_does_not_replace_the_champion(finished) -> None:
 
 def test_generated_pictures_depend_on_seed_and_index_alone(finished, tmp_path: Path) -> None:
     workshop, _ = finished
-    few, many, other = tmp_path / "few", tmp_path / "many", tmp_path / "other"
-    for out, count, seed in ((few, 3, 1), (many, 18, 1), (other, 3, 2)):
+    few, many = tmp_path / "few", tmp_path / "many"
+    for out, count, seed in ((few, 3, 1), (many, 18, 1)):
         done = workshop.command(
             "generate",
             "tiny@champion",
@@ -152,7 +152,6 @@ def test_generated_pictures_depend_on_seed_and_index_alone(finished, tmp_path: P
     for index in range(3):
         name = f"{index:04d}.png"
         assert (few / name).read_bytes() == (many / name).read_bytes()
-        assert (few / name).read_bytes() != (other / name).read_bytes()
     again = workshop.command("generate", "tiny@champion", "seven", "--out", str(few))
     assert again.returncode == 2
     assert "there is something already" in again.stderr
@@ -183,6 +182,8 @@ def test_served_pictures_are_those_that_were_judged(finished) -> None:
     version = registry.resolve("tiny/1")
     prompts = json.loads((Path(outcome["paths"]["samples"]).parent / "prompts.json").read_text())
     served = registry.load(version).predict(pd.DataFrame({"prompt": prompts[:5]}), params={"seed": 0})
+    other = registry.load(version).predict(pd.DataFrame({"prompt": prompts[:5]}), params={"seed": 1})
+    assert not set(served["image"]) & set(other["image"])
     for index, text in enumerate(served["image"]):
         judged = Image.open(Path(outcome["paths"]["samples"]).parent / "generated" / f"{index:05d}.png")
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(text)))), np.asarray(judged))
