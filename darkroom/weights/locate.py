@@ -58,8 +58,11 @@ def _download(name: str) -> Path:
     )
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.safetensors"]))
+        folder = Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.safetensors"]))
     except (HFValidationError, RepositoryNotFoundError) as error:
         raise RecipeError(f"{name} is neither a local folder nor a name on the hub: {error}") from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ServiceUnavailable(f"{name} is not on this machine and the hub did not answer: {error}") from None
+    if not any(folder.rglob("*.safetensors")):
+        raise RecipeError(f"{name} has no weights in safetensors, and nothing else is opened: name a model that has")
+    return folder
