@@ -41,20 +41,58 @@ def _has_no_effect(extra: object) -> bool:
     return isinstance(extra, dict) and bool(extra.get("no_effect"))
 
 
+class Columns(Section):
+    """Which columns of a source's table hold what; None takes the first of the usual names that is there."""
+
+    file: str | None = Field(None, description="Path of the picture; usually file_name, file, path, image.")
+    url: str | None = Field(None, description="Address of the picture; usually url, image_url.")
+    caption: str | None = Field(None, description="Usually text, caption, prompt.")
+    label: str | None = Field(None, description="Usually label, class, category.")
+    licence: str | None = Field(None, description="Usually license, licence.")
+    origin: str | None = Field(None, description="Where the picture came from first; usually source, origin.")
+
+
+class Http(Section):
+    """How addresses are fetched; nothing here can change what a finished download holds."""
+
+    concurrency: int = Field(16, ge=1, le=256, description="Downloads at a time.")
+    per_host: int = Field(4, ge=1, le=256, description="Downloads at a time from one host.")
+    timeout: float = Field(30.0, gt=0, description="Longest wait for a connection or for more bytes. Seconds.")
+    total_timeout: float = Field(300.0, gt=0, description="Longest time for one picture. Seconds.")
+    retries: int = Field(3, ge=0, le=20, description="Further tries after a transient failure.")
+    allow_private: bool = Field(False, description="Fetch from addresses of private networks, too.")
+    allow_noai: bool = Field(False, description="Fetch pictures whose server asks by noai or noimageai not to.")
+    user_agent: str = Field("darkroom", min_length=1, description="The name given to servers.")
+
+
 class Collect(Section):
     """Where the pictures come from."""
 
-    source: Literal["digits", "folder"] = Field(
-        description="digits: scikit-learn's scanned digits. folder: a folder of pictures with metadata.jsonl."
+    source: Literal["digits", "folder", "table", "webdataset", "huggingface"] = Field(
+        description="digits: scikit-learn's scanned digits. folder: pictures in folders, with metadata.jsonl or .csv, "
+        ".txt sidecars or class folders. table: a CSV, JSONL or Parquet file of files or addresses, or a .txt list of "
+        "addresses. webdataset: tar files. huggingface: a data set of the hub."
     )
-    path: Path | None = Field(None, description="The folder, relative to the recipe; for source = 'folder'.")
+    path: str | None = Field(
+        None,
+        description="Folder or file, relative to the recipe, or any fsspec address such as s3://bucket/photos or "
+        "zip://::photos.zip; the data set's name for source = 'huggingface'.",
+    )
+    columns: Columns = Columns()
+    config: str | None = Field(None, description="Configuration of a data set of the hub.")
+    split: str = Field("train", description="Split of a data set of the hub.")
+    revision: str | None = Field(None, description="Commit of a data set of the hub.")
     licence: str = Field("unknown", description="Licence of pictures whose metadata names none.")
     max_bytes: int = Field(50_000_000, gt=0, description="Larger files go to quarantine unread. Bytes.")
+    dataset: Name | None = Field(
+        None, description="Name of the data's history, which recipes may share; None: the recipe's name."
+    )
+    http: Http = Http()
 
     @model_validator(mode="after")
-    def _folder_has_a_path(self) -> "Collect":
-        if (self.source == "folder") != (self.path is not None):
-            raise ValueError("path is needed for source = 'folder' and for no other source")
+    def _source_has_a_path(self) -> "Collect":
+        if (self.source != "digits") != (self.path is not None):
+            raise ValueError("path is needed for every source but 'digits', which has none")
         return self
 
 
@@ -64,16 +102,67 @@ class Check(Section):
     suite: Name = Field("pictures", description="The suite: expectations/SUITE.json.")
     min_side: int = Field(8, ge=1, description="Pictures with a shorter side go to quarantine. Pixels.")
     max_pixels: int = Field(100_000_000, ge=1, description="Pictures with more go to quarantine undecoded. Pixels.")
-    max_caption: int = Field(1000, ge=1, description="Longer captions go to quarantine. Characters.")
+    max_aspect: float = Field(8.0, gt=1, description="Pictures with longer over shorter side above it go there, too.")
     working_side: int = Field(1024, ge=8, description="Longer side of the working copies. Pixels.")
+    captions: Literal["required", "optional"] = Field(
+        "required", description="optional: pictures without one train the unconditional branch."
+    )
+    max_caption: int = Field(1000, ge=1, description="Longer captions go to quarantine. Characters.")
+    max_tokens: int = Field(77, ge=3, description="Captions that the text encoder would cut are reported. Tokens.")
+    max_repeats: float = Field(
+        0.2, gt=0, le=1, description="Largest share of the pictures that one caption may have, if above 20 pictures."
+    )
+    languages: tuple[str, ...] = Field((), description="Allowed languages of captions, as 'en'; empty: all.")
+    mend: tuple[Literal["text", "sidecar", "label", "template", "model"], ...] = Field(
+        ("text", "sidecar"),
+        description="How captions are mended. text: markup, mojibake, spaces. A missing one comes from the first of "
+        "these that gives one: a sidecar file, the label, the template, the captioning model.",
+    )
+    template: str = Field("a photo of {label}", description="The caption that 'template' makes of a label.")
+    captioner: str | None = Field(None, description="Captioning model for 'model': a local folder or a hub name.")
+    licences: tuple[str, ...] = Field((), description="Allowed licences; others go to quarantine; empty: all.")
+    near_duplicates: bool = Field(True, description="Look for near duplicates; False: for equal pixels alone.")
+    near_distance: int = Field(
+        6, ge=0, le=16, description="Bits by which perceptual hashes of near duplicates differ at most."
+    )
+    safety: str | None = Field(None, description="Classifier that judges the pictures: a local folder or a hub name.")
+    safety_labels: tuple[str, ...] = Field(("nsfw", "porn", "hentai", "sexy"), description="Its unwanted classes.")
+    safety_limit: float = Field(0.5, gt=0, lt=1, description="Pictures scored above go to quarantine.")
+
+    @model_validator(mode="after")
+    def _captioner_is_named(self) -> "Check":
+        if ("model" in self.mend) != (self.captioner is not None):
+            raise ValueError("mend = 'model' and captioner go together: give both or none")
+        if "{label}" not in self.template:
+            raise ValueError("template must contain {label}")
+        return self
+
+
+class Split(Section):
+    """Training and validation side. Sticky: what was once assigned stays; these fields decide on what is new."""
+
+    validation_share: float = Field(0.1, gt=0, lt=1, description="Share of new pictures that go to validation.")
+    seed: int = Field(0, ge=0, description="Another seed splits everything anew.")
+
+
+class Augment(Section):
+    """Further variants of each training picture, made once; variant 0 is always the picture as it is."""
+
+    variants: int = Field(1, ge=1, le=64, description="Variants of each training picture, the plain one included.")
+    flip: bool = Field(False, description="Variants may be mirrored left to right.")
+    crop: float = Field(1.0, gt=0.3, le=1, description="Variants show at least this share of each side.")
+    colour: float = Field(0.0, ge=0, le=0.5, description="Variants change brightness, contrast and colour by up to it.")
+    shuffle_tags: bool = Field(False, description="Variants have the caption's comma-separated tags in another order.")
 
 
 class Preprocess(Section):
     """From accepted pictures to training-ready shards."""
 
     size: int = Field(512, ge=8, le=4096, multiple_of=8, description="Side of the training pictures. Pixels.")
-    validation_share: float = Field(0.1, gt=0, lt=1, description="Share of the pictures kept for validation.")
-    split_seed: int = Field(0, ge=0, description="Seed of the split alone, so that other seeds keep it.")
+    buckets: int = Field(1, ge=1, le=64, description="Shapes of about size x size pixels; 1: squares alone.")
+    bucket_step: int = Field(64, ge=8, multiple_of=8, description="Sides of the shapes are multiples of it. Pixels.")
+    max_bucket_aspect: float = Field(2.0, ge=1, le=4, description="Longest shape: longer over shorter side.")
+    augment: Augment = Augment()
     shard_prefix: int = Field(1, ge=1, le=4, description="Hex digits of a picture's id that choose its shard.")
 
 
@@ -200,6 +289,7 @@ class Recipe(Section):
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the initial weights and of every training step.")
     collect: Collect
     check: Check = Check()
+    split: Split = Split()
     preprocess: Preprocess = Preprocess()
     model: Model
     train: Train
@@ -256,8 +346,8 @@ def load(recipe: str, overrides: Overrides | None = None) -> Recipe:
         _assign(table, dotted, value)
     parsed = parse(table, origin.where)
     path = parsed.collect.path
-    if path is not None and not path.is_absolute():
-        collect = parsed.collect.model_copy(update={"path": (origin.folder / path).resolve()})
+    if path is not None and parsed.collect.source != "huggingface" and "://" not in path:
+        collect = parsed.collect.model_copy(update={"path": str((origin.folder / path).resolve())})
         parsed = parsed.model_copy(update={"collect": collect})
     return parsed
 

@@ -154,7 +154,7 @@ def _check(options: argparse.Namespace) -> int:
     plan = load(options.recipe, _overrides(options))
     settings = Settings()
     store = Store(settings.store, settings.reserve_bytes)
-    report = check(collect(plan.collect, store), plan.check, store)
+    report = check(collect(plan.collect, store), plan.check, plan.split, store)
     found = summary(report)
     try:
         accept(report)

@@ -30,7 +30,7 @@ def retrain(recipe: str, overrides: Overrides | None = None) -> dict[str, Any]:
     anew = STAGES[STAGES.index(fresh) :] if fresh else ()
     with ledger() as book:
         manifest = collect(plan.collect)
-        checked = check(manifest, plan.check, fresh="check" in anew)
+        checked = check(manifest, plan, fresh="check" in anew)
         shards = preprocess(checked, plan, fresh="preprocess" in anew)
         run = describe(plan, manifest, checked, shards)
         checkpoint = train(shards, plan, Tracker(open_registry(settings, plan.name), run), fresh="train" in anew)

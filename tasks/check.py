@@ -4,17 +4,19 @@ from prefect.artifacts import create_markdown_artifact
 
 from darkroom.artifacts import CheckedManifest, Manifest, QualityReport
 from darkroom.quality import check as quality
-from darkroom.recipe import Check
+from darkroom.recipe import Recipe
 from darkroom.settings import Settings
 
 from .stage import Progress, open_store, stage
 
 
 @stage("check")
-def check(manifest: Manifest, plan: Check, fresh: bool = False) -> CheckedManifest:
+def check(manifest: Manifest, plan: Recipe, fresh: bool = False) -> CheckedManifest:
     """The accepted rows; raises ``DataGateRefused`` when a critical expectation failed."""
     settings, store = open_store()
-    report = quality.check(manifest, plan, store, Progress("check-progress", "pictures checked"), fresh=fresh)
+    report = quality.check(
+        manifest, plan.check, plan.split, store, Progress("check-progress", "pictures checked"), fresh=fresh
+    )
     _show(settings, report)
     return quality.accept(report)
 

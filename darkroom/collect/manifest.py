@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from darkroom.artifacts import Manifest
 from darkroom.cache import Cache
 from darkroom.errors import RecipeError
+from darkroom.reasons import reason
 from darkroom.recipe import Collect
 from darkroom.stages import stage_digest
 from darkroom.store import Store
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Progress = Callable[[int], None]
-COLUMNS = ("row_id", "id", "path", "source", "licence", "caption", "label", "bytes", "reasons")
+COLUMNS = ("row_id", "id", "path", "source", "origin", "licence", "caption", "label", "sidecar", "bytes", "reasons")
+IDENTITY = ("row_id", "id", "caption", "label", "licence", "reasons", "origin", "sidecar")
 
 
 def collect(plan: Collect, store: Store, progress: Progress = lambda done: None) -> Manifest:
@@ -35,7 +37,7 @@ def collect(plan: Collect, store: Store, progress: Progress = lambda done: None)
     if not rows:
         raise RecipeError(f"collect: the source {name} has no pictures; put some there, or name another source")
     identity = sorted(
-        ([row[key] for key in ("row_id", "id", "caption", "label", "licence", "reasons")] for row in rows),
+        ([row[key] for key in IDENTITY] for row in rows),
         key=lambda values: str(values[0]),
     )
     digest = stage_digest("manifest", {}, {"rows": identity})
@@ -51,7 +53,8 @@ def open_source(plan: Collect) -> tuple[str, Iterator[Item]]:
     if plan.source == "digits":
         return digits.NAME, digits.items()
     assert plan.path is not None, "the recipe's validation saw to it"
-    return f"folder:{plan.path.name}", folder.items(plan.path, plan.licence)
+    path = Path(plan.path)
+    return f"folder:{path.name}", folder.items(path, plan.licence)
 
 
 def frame(rows: list[dict[str, Any]]) -> "pd.DataFrame":
@@ -88,15 +91,18 @@ def _row(name: str, item: Item, max_bytes: int, store: Store, cache: Cache, lear
     reasons: list[str] = []
     item = replace(item, path=item.path.encode(errors="backslashreplace").decode())
     caption, label = _text("caption", item.caption, reasons), _text("label", item.label, reasons)
+    sidecar = _text("sidecar", item.sidecar, reasons)
     picture_id, size = _keep(name, item, max_bytes, store, cache, learnt, reasons)
     return {
         "row_id": hashlib.sha256(f"{name}\0{item.path}".encode()).hexdigest(),
         "id": picture_id,
         "path": item.path,
         "source": name,
+        "origin": item.origin,
         "licence": item.licence,
         "caption": caption,
         "label": label,
+        "sidecar": sidecar,
         "bytes": size,
         "reasons": reasons,
     }
@@ -111,14 +117,15 @@ def _keep(
         picture_id, size = known[key]
         if picture_path(store, picture_id).is_file():
             return picture_id, size
-    too_large = f"too large: more than collect.max_bytes = {max_bytes:,} bytes"
+    too_large = reason("collect", "too large", f"more than collect.max_bytes = {max_bytes:,} bytes")
     if item.size is not None and item.size > max_bytes:
         reasons.append(too_large)
         return None, item.size
     try:
         content = item.read()
     except (OSError, ValueError) as error:
-        reasons.append(f"unreadable: {error.strerror if isinstance(error, OSError) and error.strerror else error}")
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        reasons.append(reason("collect", "unreadable", str(why)))
         return None, 0
     if len(content) > max_bytes:
         reasons.append(too_large)
@@ -143,10 +150,10 @@ def _text(what: str, value: object, reasons: list[str]) -> str | None:
         try:
             value.encode()
         except UnicodeEncodeError:
-            reasons.append(f"{what} is not valid text: it has half of a surrogate pair")
+            reasons.append(reason("collect", f"{what} is not valid text", "it has half of a surrogate pair"))
             return None
         return value
     if what == "label" and isinstance(value, int | float):
         return str(value)
-    reasons.append(f"{what} is not a text but {type(value).__name__}")
+    reasons.append(reason("collect", f"{what} is not a text", f"it is {type(value).__name__}"))
     return None

@@ -12,7 +12,8 @@ class Item:
     says, untouched. ``fingerprint`` promises that equal fingerprints of one path mean equal bytes, so that ``read``
     need not be called again; None where the source can promise nothing. ``size`` is that of the file in
     bytes, None where it is not known beforehand. ``read`` returns the file's bytes and raises
-    ``OSError`` where it cannot.
+    ``OSError`` where it cannot. ``origin`` is where the picture came from before this source (a page, an address, a
+    data set); ``sidecar`` a second text found beside the picture, from which a missing caption can be mended.
     """
 
     path: str
@@ -22,3 +23,5 @@ class Item:
     fingerprint: str | None
     size: int | None
     read: Callable[[], bytes]
+    origin: str | None = None
+    sidecar: object = None

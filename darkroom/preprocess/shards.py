@@ -20,8 +20,6 @@ from darkroom.stages import STAGES, stage_digest
 from darkroom.store import Store, digest_of, write_json
 from darkroom.weights.locate import Weights
 
-from .split import side
-
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
@@ -41,7 +39,7 @@ def preprocess(
     progress: Progress = lambda done, total: None,
     fresh: bool = False,
 ) -> Shards:
-    """Split the accepted rows and write them as shards of pictures and of their latents under ``vae``.
+    """Write the accepted rows as shards of pictures and of their latents under ``vae``.
 
     ``progress`` is told (shards done, shards in all). Raises :class:`RecipeError` when a side of the split is empty and
     :class:`DiskFull` when the shards would not fit.
@@ -50,7 +48,7 @@ def preprocess(
     inputs = {"checked": checked.digest, "vae": vae.sha256}
 
     def build(work: Path) -> dict[str, Any]:
-        rows = split(read_checked(checked), plan)
+        rows = both_sides(read_checked(checked))
         store.need_room(len(rows) * plan.size**2 * 8, "preprocessing")
         groups = list(rows.groupby(["split", rows["id"].str[: plan.shard_prefix]], sort=True))
         (work / "shards").mkdir()
@@ -109,16 +107,16 @@ def load_side(shards: Shards, which: str) -> tuple[dict[str, "torch.Tensor"], li
     return {key: torch.cat([tensors[key] for tensors in files]) for key in ("pixels", "latents")}, rows
 
 
-def split(rows: "pd.DataFrame", plan: Preprocess) -> "pd.DataFrame":
-    """Add ``split``; all copies of a picture are on one side. Raises :class:`RecipeError` when a side is empty."""
-    sides = [side(cluster, plan.split_seed, plan.validation_share) for cluster in rows["duplicate_cluster"]]
+def both_sides(rows: "pd.DataFrame") -> "pd.DataFrame":
+    """The rows in the order of the shards; raises :class:`RecipeError` when a side of the split is empty."""
     for which in ("train", "validation"):
-        if sides.count(which) < MIN_SIDE:
+        count = int((rows["split"] == which).sum())
+        if count < MIN_SIDE:
             raise RecipeError(
-                f"preprocess: {sides.count(which)} of the {len(rows)} accepted pictures fell on the {which} side with "
-                f"validation_share = {plan.validation_share}, and {MIN_SIDE} are needed; add pictures or change it"
+                f"preprocess: {count} of the {len(rows)} accepted pictures fell on the {which} side of the split, and "
+                f"{MIN_SIDE} are needed; add pictures or change split.validation_share"
             )
-    return rows.assign(split=sides).sort_values(["split", "id", "row_id"], ignore_index=True)
+    return rows.sort_values(["split", "id", "row_id"], ignore_index=True)
 
 
 class Encoder:

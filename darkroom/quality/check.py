@@ -1,6 +1,7 @@
 """Checking: measure every picture and caption, refuse what cannot be trained on, judge the whole by expectations."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,11 +10,13 @@ from darkroom.artifacts import CheckedManifest, Manifest, QualityReport
 from darkroom.cache import Cache
 from darkroom.collect.manifest import picture_path
 from darkroom.errors import DataGateRefused, RecipeError
-from darkroom.recipe import Check
+from darkroom.reasons import kind_of, reason
+from darkroom.recipe import Check, Split
 from darkroom.stages import stage_digest
 from darkroom.store import Store, file_digest, write_json
 
 from .picture import MEASURES, Rules, measure, working_path
+from .split import side
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +28,7 @@ COMMON = "manifest"  # the suite over every row; the recipe's own is over the ac
 def check(
     manifest: Manifest,
     plan: Check,
+    split: Split,
     store: Store,
     progress: Progress = lambda done, total: None,
     suites: Path | None = None,
@@ -36,12 +40,13 @@ def check(
     """
     files = {name: find_suite(name, suites) for name in dict.fromkeys((COMMON, plan.suite))}
     inputs = {"manifest": manifest.digest, "suites": {name: file_digest(path) for name, path in files.items()}}
-    digest = stage_digest("checked", plan.digest_fields(), inputs)
+    fields = {**plan.digest_fields(), "split": split.digest_fields()}
+    digest = stage_digest("checked", fields, inputs)
 
     def build(work: Path) -> None:
         from . import checkpoint
 
-        table = judge(read_manifest(manifest), plan, store, progress)
+        table = judge(read_manifest(manifest), plan, split, store, progress)
         accepted = table[table["accepted"]].reset_index(drop=True)
         tables = {COMMON: flat(table), plan.suite: flat(accepted)}
         outcome = checkpoint.run(tables, files, work, run_name=digest[:12])
@@ -57,14 +62,12 @@ def check(
                 "rows": len(table),
                 "accepted": len(accepted),
                 "quarantined": len(table) - len(accepted),
-                "duplicates": int(
-                    table["reasons"].map(lambda all_: any(one.startswith("duplicate") for one in all_)).sum()
-                ),
+                "duplicates": reasons_by_kind(table).get("duplicate", 0),
                 "reasons": reasons_by_kind(table),
             },
         )
 
-    return store.get_or_build(QualityReport, digest, build, inputs=inputs, fields=plan.digest_fields(), fresh=fresh)
+    return store.get_or_build(QualityReport, digest, build, inputs=inputs, fields=fields, fresh=fresh)
 
 
 def accept(report: QualityReport) -> CheckedManifest:
@@ -102,14 +105,14 @@ def read_manifest(manifest: Manifest) -> "pd.DataFrame":
     return table
 
 
-def judge(table: "pd.DataFrame", plan: Check, store: Store, progress: Progress) -> "pd.DataFrame":
-    """Add what measuring finds, ``duplicate_cluster``, ``caption_words``, every reason to refuse, and ``accepted``."""
+def judge(table: "pd.DataFrame", plan: Check, split: Split, store: Store, progress: Progress) -> "pd.DataFrame":
+    """Add what measuring finds, ``duplicate_cluster``, ``split``, every reason to refuse, and ``accepted``."""
     import pandas as pd
 
     measured = measure_all(table, Rules(plan.min_side, plan.max_pixels, plan.working_side), store, progress)
     found = [measured.get(picture_id, {}) for picture_id in table["id"]]
     reasons = [
-        [*before, *([values["reason"]] if "reason" in values else []), *caption_faults(caption, plan)]
+        [*before, *([f"check: {values['reason']}"] if "reason" in values else []), *caption_faults(caption, plan)]
         for before, values, caption in zip(table["reasons"], found, table["caption"], strict=True)
     ]
     table = table.assign(
@@ -118,10 +121,13 @@ def judge(table: "pd.DataFrame", plan: Check, store: Store, progress: Progress) 
     )
     cluster, duplicates = find_duplicates(table, reasons)
     for row, copy_of in duplicates.items():
-        reasons[row] = [*reasons[row], f"duplicate of {copy_of}"]
+        reasons[row] = [*reasons[row], reason("check", "duplicate", f"of {copy_of}")]
     return table.assign(
-        duplicate_cluster=pd.Series(cluster), reasons=pd.Series(reasons), accepted=[not one for one in reasons]
-    ).drop(columns="pixels")
+        duplicate_cluster=pd.Series(cluster),
+        split=pd.Series([name and side(name, split.seed, split.validation_share) for name in cluster]),
+        reasons=pd.Series(reasons),
+        accepted=[not one for one in reasons],
+    )
 
 
 def measure_all(table: "pd.DataFrame", rules: Rules, store: Store, progress: Progress) -> dict[str, dict[str, Any]]:
@@ -148,19 +154,20 @@ def measure_all(table: "pd.DataFrame", rules: Rules, store: Store, progress: Pro
 def caption_faults(caption: object, plan: Check) -> list[str]:
     """Why a caption cannot be trained on."""
     if not isinstance(caption, str) or not caption.strip():
-        return ["no caption"]
+        return [reason("check", "no caption")]
     if len(caption) > plan.max_caption:
-        return [f"caption too long: {len(caption):,} characters, check.max_caption = {plan.max_caption:,}"]
+        detail = f"{len(caption):,} characters, check.max_caption = {plan.max_caption:,}"
+        return [reason("check", "caption too long", detail)]
     if any(ord(character) < 32 and character not in "\t\n" for character in caption):
-        return ["caption has control characters"]
+        return [reason("check", "caption has control characters")]
     return []
 
 
 def find_duplicates(table: "pd.DataFrame", reasons: list[list[str]]) -> tuple[list[str | None], dict[int, str]]:
     """(cluster of each row, {row to drop: path of the copy to keep}).
 
-    A cluster is all rows with the same pixels, named after its smallest picture id, so that a picture without a double
-    is a cluster of its own. The first usable row of a cluster by path is kept.
+    A cluster is all rows with the same pixels and is named after them, so that a picture without a double is a cluster
+    of its own. The first usable row of a cluster by path is kept.
     """
     members: dict[str, list[int]] = {}
     for row, pixels in enumerate(table["pixels"]):
@@ -168,8 +175,7 @@ def find_duplicates(table: "pd.DataFrame", reasons: list[list[str]]) -> tuple[li
             members.setdefault(pixels, []).append(row)
     cluster: list[str | None] = [None] * len(table)
     drop: dict[int, str] = {}
-    for rows in members.values():
-        name = min(table["id"].iloc[row] for row in rows)
+    for name, rows in members.items():
         usable = [row for row in rows if not reasons[row]]
         for row in rows:
             cluster[row] = name
@@ -184,10 +190,6 @@ def flat(table: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def reasons_by_kind(table: "pd.DataFrame") -> dict[str, int]:
-    """How many rows each kind of reason refused; the kind is what stands before the colon or the path."""
-    counts: dict[str, int] = {}
-    for reasons in table["reasons"]:
-        for reason in reasons:
-            kind = "duplicate" if reason.startswith("duplicate of") else reason.split(":")[0]
-            counts[kind] = counts.get(kind, 0) + 1
-    return dict(sorted(counts.items()))
+    """How many rows each kind of reason refused."""
+    kinds = (kind for reasons in table["reasons"] for kind in {kind_of(one) for one in reasons})
+    return dict(sorted(Counter(kinds).items()))

@@ -113,5 +113,10 @@ def statistics(rgb: np.ndarray) -> dict[str, Any]:
         "brightness_p5": float(p5),
         "brightness_p99": float(p99),
         "saturation": float(((high - low) / np.maximum(high, 1)).mean()),
-        "pixels": hashlib.sha256(repr(rgb.shape).encode() + rgb.tobytes()).hexdigest(),
+        "pixels": pixel_digest(rgb),
     }
+
+
+def pixel_digest(rgb: np.ndarray) -> str:
+    """HWC uint8 -> sha256: equal for equal pixels, whatever file they came in. Names clusters, so it decides sides."""
+    return hashlib.sha256(repr(rgb.shape).encode() + rgb.tobytes()).hexdigest()

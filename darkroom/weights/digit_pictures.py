@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from darkroom.collect import digits
-from darkroom.preprocess.split import side
+from darkroom.quality.picture import pixel_digest
+from darkroom.quality.split import side
 
 PIXELS = 16  # side of a picture
 SPLIT_SEED, VALIDATION_SHARE = 0, 0.2  # the built-in recipe's; other pictures are never shown to the weights
@@ -32,9 +33,9 @@ def load(wanted: str) -> Pictures:
     """The digits on the ``"train"`` or the ``"validation"`` side, in scikit-learn's order."""
     images, labels = [], []
     for item in digits.items():
-        assert item.fingerprint is not None
         assert isinstance(item.label, str)
-        if side(item.fingerprint, SPLIT_SEED, VALIDATION_SHARE) == wanted:
+        scan = np.asarray(Image.open(io.BytesIO(item.read())).convert("RGB"))
+        if side(pixel_digest(scan), SPLIT_SEED, VALIDATION_SHARE) == wanted:
             images.append(decode(item.read()))
             labels.append(digits.WORDS.index(item.label))
     return Pictures(torch.stack(images), torch.tensor(labels))

@@ -28,7 +28,7 @@ def changed(**sections: dict[str, object]) -> dict[str, object]:
         ({"evaluate": {"sampler": {"step": 3}}}, ["evaluate.sampler.step", "did you mean evaluate.sampler.steps?"]),
         ({"gate": {"limits": {"fid": {"mx": 1}}}}, ["gate.limits.fid.mx", "did you mean gate.limits.fid.max?"]),
         ({"gate": {"limits": {"fid": {}}}}, ["gate.limits.fid", "min, max or both"]),
-        ({"collect": {"source": "ftp"}}, ["collect.source = 'ftp'", "'digits' or 'folder'"]),
+        ({"collect": {"source": "ftp"}}, ["collect.source = 'ftp'", "'digits', 'folder'"]),
         ({"collect": {"source": "folder"}}, ["path is needed"]),
         ({"preprocess": {"size": 20}}, ["preprocess.size = 20", "multiple of 8"]),
         ({"model": {"unet": {"norm_num_groups": 7}}}, ["multiple of norm_num_groups (7)"]),
@@ -45,8 +45,8 @@ def test_a_mistake_is_named_in_full(sections: dict[str, dict[str, object]], word
 
 def test_all_mistakes_are_named_at_once() -> None:
     with pytest.raises(RecipeError) as caught:
-        parse(changed(train={"batch": 0, "stpes": 1}, preprocess={"validation_share": 2}), "mine.toml")
-    for field in ("train.batch", "train.stpes", "preprocess.validation_share"):
+        parse(changed(train={"batch": 0, "stpes": 1}, split={"validation_share": 2}), "mine.toml")
+    for field in ("train.batch", "train.stpes", "split.validation_share"):
         assert field in str(caught.value)
 
 
@@ -94,7 +94,7 @@ def test_a_relative_folder_starts_at_the_recipe(tmp_path: Path) -> None:
         'version = 1\nname = "tiny"\n[collect]\nsource = "folder"\npath = "photos"\n'
         '[model]\nvae = "a"\ntext_encoder = "b"\n[train]\nsteps = 1\n'
     )
-    assert load(str(tmp_path / "mine.toml")).collect.path == tmp_path / "photos"
+    assert load(str(tmp_path / "mine.toml")).collect.path == str(tmp_path / "photos")
 
 
 def test_the_built_in_recipe_is_found_by_name_and_valid() -> None:

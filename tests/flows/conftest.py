@@ -28,9 +28,10 @@ name = "tiny"
 [collect]
 source = "folder"
 path = "photos"
+[split]
+validation_share = 0.3
 [preprocess]
 size = 16
-validation_share = 0.3
 [model]
 vae = "builtin:digits-vae"
 text_encoder = "builtin:digits-text-encoder"

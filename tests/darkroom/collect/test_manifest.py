@@ -33,7 +33,7 @@ def table(manifest) -> pd.DataFrame:
 
 def test_every_occurrence_is_a_row_with_its_reasons(photos: Path, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
-    rows = table(collect(Collect(source="folder", path=photos), store))
+    rows = table(collect(Collect(source="folder", path=str(photos)), store))
     assert list(rows.index) == ["0.png", "1.png", "2.png", "gone.png"]
     assert rows["row_id"].is_unique
     assert list(rows.loc["0.png", "reasons"]) == []
@@ -43,7 +43,7 @@ def test_every_occurrence_is_a_row_with_its_reasons(photos: Path, tmp_path: Path
 
 
 def test_the_digest_is_of_the_content(photos: Path, tmp_path: Path) -> None:
-    store, plan = Store(tmp_path / "store"), Collect(source="folder", path=photos)
+    store, plan = Store(tmp_path / "store"), Collect(source="folder", path=str(photos))
     first = collect(plan, store)
     again = collect(plan, store)
     assert (again.digest, again.reused) == (first.digest, True)
@@ -71,7 +71,7 @@ def test_bytes_of_a_known_fingerprint_are_not_read_again(tmp_path: Path) -> None
 
 
 def test_files_over_the_limit_stay_unread(photos: Path, tmp_path: Path) -> None:
-    rows = table(collect(Collect(source="folder", path=photos, max_bytes=10), Store(tmp_path / "store")))
+    rows = table(collect(Collect(source="folder", path=str(photos), max_bytes=10), Store(tmp_path / "store")))
     assert rows.loc["0.png", "reasons"][0].startswith("too large")
     assert pd.isna(rows.loc["0.png", "id"])
 
@@ -79,7 +79,7 @@ def test_files_over_the_limit_stay_unread(photos: Path, tmp_path: Path) -> None:
 def test_an_empty_source_is_a_mistake(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     with pytest.raises(RecipeError, match="has no pictures"):
-        collect(Collect(source="folder", path=tmp_path / "none"), Store(tmp_path / "store"))
+        collect(Collect(source="folder", path=str(tmp_path / "none")), Store(tmp_path / "store"))
 
 
 def test_text_that_is_no_text_is_a_reason(photos: Path, tmp_path: Path) -> None:
@@ -87,13 +87,13 @@ def test_text_that_is_no_text_is_a_reason(photos: Path, tmp_path: Path) -> None:
     odd = os.fsencode(photos) + b"/odd\xff.png"
     with open(odd, "wb") as file:  # noqa: PTH123  (a name that is not UTF-8)
         file.write((photos / "1.png").read_bytes())
-    rows = table(collect(Collect(source="folder", path=photos), Store(tmp_path / "store")))
+    rows = table(collect(Collect(source="folder", path=str(photos)), Store(tmp_path / "store")))
     assert list(rows.loc["0.png", "reasons"]) == ["caption is not valid text: it has half of a surrogate pair"]
     assert "odd\\udcff.png" in rows.index
 
 
 def test_no_caption_is_not_the_caption_none(photos: Path, tmp_path: Path) -> None:
-    store, plan = Store(tmp_path / "store"), Collect(source="folder", path=photos)
+    store, plan = Store(tmp_path / "store"), Collect(source="folder", path=str(photos))
     (photos / "metadata.jsonl").write_text('{"file_name": "0.png"}')
     without = collect(plan, store).digest
     (photos / "metadata.jsonl").write_text('{"file_name": "0.png", "text": "None"}')

@@ -3,19 +3,22 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
 from darkroom.artifacts import CheckedManifest, Shards
 from darkroom.collect.manifest import collect
-from darkroom.preprocess.shards import load_side, preprocess, read_checked, read_index, resized
+from darkroom.errors import RecipeError
+from darkroom.preprocess.shards import both_sides, load_side, preprocess, read_checked, read_index, resized
 from darkroom.quality.check import judge, read_manifest
-from darkroom.recipe import Check, Collect, Preprocess
+from darkroom.recipe import Check, Collect, Preprocess, Split
 from darkroom.store import Store
 from darkroom.weights.locate import locate
 
-PLAN = Preprocess(size=16, validation_share=0.3)
+SPLIT = Split(validation_share=0.3)
+PLAN = Preprocess(size=16)
 VAE = "builtin:digits-vae"
 
 
@@ -33,10 +36,10 @@ def photos(tmp_path: Path) -> Path:
 
 def made(store: Store, photos: Path) -> tuple[CheckedManifest, Shards]:
     """The shards of a folder, past the expectations, which have tests of their own."""
-    manifest = collect(Collect(source="folder", path=photos), store)
+    manifest = collect(Collect(source="folder", path=str(photos)), store)
 
     def build(work: Path) -> None:
-        rows = judge(read_manifest(manifest), Check(), store, lambda done, total: None)
+        rows = judge(read_manifest(manifest), Check(), SPLIT, store, lambda done, total: None)
         rows[rows["accepted"]].drop(columns=["reasons", "accepted"]).to_parquet(work / "checked.parquet")
 
     checked = store.get_or_build(CheckedManifest, manifest.digest, build, inputs={})
@@ -91,3 +94,9 @@ def test_resizing_keeps_the_middle_and_does_not_alias(tmp_path: Path) -> None:
     small = resized(tmp_path / "wide.png", 16)
     assert small.shape == (3, 16, 16)
     assert np.abs(small.astype(int) - 127).max() <= 6
+
+
+def test_an_empty_side_is_said() -> None:
+    rows = pd.DataFrame({"id": ["a"], "row_id": ["r"], "split": ["train"]})
+    with pytest.raises(RecipeError, match=r"1 of the 1 accepted pictures fell on the train side"):
+        both_sides(rows)

@@ -12,7 +12,7 @@ from darkroom.artifacts import CheckedManifest
 from darkroom.collect.manifest import collect
 from darkroom.errors import DataGateRefused, RecipeError
 from darkroom.quality.check import accept, check, find_suite, judge, read_manifest, summary
-from darkroom.recipe import Check, Collect
+from darkroom.recipe import Check, Collect, Split
 from darkroom.store import Store
 
 
@@ -37,14 +37,14 @@ def photos(tmp_path: Path) -> Path:
 
 def test_what_is_wrong_goes_to_quarantine_and_the_run_goes_on(photos: Path, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
-    checked = accept(check(collect(Collect(source="folder", path=photos), store), Check(), store))
+    checked = accept(check(collect(Collect(source="folder", path=str(photos)), store), Check(), Split(), store))
     assert isinstance(checked, CheckedManifest)
     found = summary(checked)
     assert (found["rows"], found["accepted"], found["quarantined"], found["duplicates"]) == (43, 40, 3, 1)
     quarantine = pd.read_parquet(checked.path / "quarantine.parquet").set_index("path")["reasons"]
-    assert list(quarantine["copy.bmp"]) == ["duplicate of 00.png"]
-    assert list(quarantine["mute.png"]) == ["no caption"]
-    assert quarantine["cut.png"][0].startswith("undecodable")
+    assert list(quarantine["copy.bmp"]) == ["check: duplicate: of 00.png"]
+    assert list(quarantine["mute.png"]) == ["check: no caption"]
+    assert quarantine["cut.png"][0].startswith("check: undecodable: ")
     accepted = pd.read_parquet(checked.path / "checked.parquet")
     assert not set(accepted["path"]) & set(quarantine.index)
     assert (checked.path / found["docs"]).is_file()
@@ -53,7 +53,11 @@ def test_what_is_wrong_goes_to_quarantine_and_the_run_goes_on(photos: Path, tmp_
 def test_copies_share_a_cluster(photos: Path, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     rows = judge(
-        read_manifest(collect(Collect(source="folder", path=photos), store)), Check(), store, lambda done, total: None
+        read_manifest(collect(Collect(source="folder", path=str(photos)), store)),
+        Check(),
+        Split(),
+        store,
+        lambda done, total: None,
     ).set_index("path")
     assert rows.loc["00.png", "duplicate_cluster"] == rows.loc["copy.bmp", "duplicate_cluster"]
     assert rows["duplicate_cluster"].nunique() == 41  # forty, and the one without a caption
@@ -63,7 +67,7 @@ def test_a_critical_finding_refuses_and_keeps_the_report(photos: Path, tmp_path:
     store = Store(tmp_path / "store")
     for path in photos.glob("[0-3]?.png"):
         path.write_bytes(b"broken")
-    report = check(collect(Collect(source="folder", path=photos), store), Check(), store)
+    report = check(collect(Collect(source="folder", path=str(photos)), store), Check(), Split(), store)
     with pytest.raises(DataGateRefused, match="the data was refused") as caught:
         accept(report)
     assert caught.value.exit_status == 3
@@ -73,12 +77,12 @@ def test_a_critical_finding_refuses_and_keeps_the_report(photos: Path, tmp_path:
 
 def test_measuring_is_remembered(photos: Path, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
-    rows = read_manifest(collect(Collect(source="folder", path=photos), store))
-    first = judge(rows, Check(), store, lambda done, total: None)
+    rows = read_manifest(collect(Collect(source="folder", path=str(photos)), store))
+    first = judge(rows, Check(), Split(), store, lambda done, total: None)
     for path in (store.root / "pictures").rglob("*"):
         if path.is_file():
             path.write_bytes(b"never opened again")
-    second = judge(rows, Check(), store, lambda done, total: None)
+    second = judge(rows, Check(), Split(), store, lambda done, total: None)
     pd.testing.assert_frame_equal(first, second)
 
 
