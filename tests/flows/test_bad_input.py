@@ -66,7 +66,7 @@ def test_one_corrupt_picture_among_good_ones(workshop) -> None:
 
     quarantine = pd.read_parquet(workshop.home / "store/checked" / outcome["digests"]["checked"] / "quarantine.parquet")
     assert list(quarantine["path"]) == ["0003.png"]
-    assert quarantine["reasons"][0][0].startswith("undecodable")
+    assert quarantine["reasons"][0][0].startswith("check: undecodable")
 
 
 def test_refused_data_stops_the_run_and_shows_the_report(workshop) -> None:

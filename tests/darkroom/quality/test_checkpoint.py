@@ -87,12 +87,12 @@ def test_the_built_in_suites_hold_for_the_digits(tmp_path: Path) -> None:
 
 def test_ten_good_pictures_suffice_and_one_bad_file_stops_nothing(tmp_path: Path) -> None:
     assert judge_both(digits(10), tmp_path / "ten").passed
-    outcome = judge_both(refused(digits(20), 1, "undecodable: OSError: cut short"), tmp_path / "bad")
+    outcome = judge_both(refused(digits(20), 1, "check: undecodable: OSError: cut short"), tmp_path / "bad")
     assert outcome.passed
     assert any("unreadable" in finding.rule for finding in outcome.findings)
 
 
-@pytest.mark.parametrize("reason", ["unreadable: gone", "no caption"])
+@pytest.mark.parametrize("reason", ["collect: unreadable: gone", "check: no caption"])
 def test_mostly_refused_pictures_stop_a_run(tmp_path: Path, reason: str) -> None:
     assert not judge_both(refused(digits(40), 25, reason), tmp_path).passed
 
@@ -156,7 +156,7 @@ def test_empty_tables_are_refused_and_do_not_crash(tmp_path: Path) -> None:
 
 
 def test_the_same_table_gives_the_same_result(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    table = refused(digits(20), 5, "no caption")
+    table = refused(digits(20), 5, "check: no caption")
     texts = []
     for name in ("one", "two"):
         judge_both(table, tmp_path / name)
