@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from darkroom.versions.log import Version
     from darkroom.versions.trace import Appearance, Use
 
-EPILOG = """VERSION is a number, a name, 'latest' or the first digits of a digest. ROW_ID is the first 8 or more digits of
-a row's id, as the lists show it. The data set is named by --recipe, with a recipe or the data set's own name; it can be
-left out where there is only one."""
+EPILOG = """VERSION is a number, a name, 'latest' or the first digits of a digest. ROW_ID is the first 8 or more digits
+of a row's id, as the lists show it. The data set is named by --recipe, with a recipe or the data set's own name; it can
+be left out where there is only one."""
 
 
 def add_parsers(commands: Any) -> None:

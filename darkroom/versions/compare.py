@@ -1,6 +1,6 @@
 """What differs between two versions of a data set."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -94,12 +94,12 @@ def diff(old: QualityReport, new: QualityReport) -> "pd.DataFrame":
     parts.append(_told("quarantined", rows := here[before & ~accepted], _standing(rows)))
     parts.append(_told("readmitted", rows := here[~before & accepted], _standing(there[~before & accepted])))
     both = here[~before & ~accepted]
-    again = [_kinds(a) != _kinds(b) for a, b in zip(both["reasons"], there.loc[both.index, "reasons"], strict=True)]
+    again = _mask(_kinds(a) != _kinds(b) for a, b in zip(both["reasons"], there["reasons"][both.index], strict=True))
     parts.append(_told("refused anew", rows := both[again], _standing(rows)))
-    released = [
+    released = _mask(
         _release(a) is not None and _release(a) != _release(b)
         for a, b in zip(here["flags"], there["flags"], strict=True)
-    ]
+    )
     parts.append(_told("released", rows := here[released], [str(_release(flags)) for flags in rows["flags"]]))
     sides = before & accepted & _differ(here["split"], there["split"])
     parts.append(
@@ -141,6 +141,13 @@ def _differ(a: "pd.Series", b: "pd.Series") -> "np.ndarray":
     same = (left == right).fillna(False).to_numpy(dtype=bool) | (left.isna() & right.isna()).to_numpy()
     differ: np.ndarray = ~same
     return differ
+
+
+def _mask(values: Iterable[bool]) -> "np.ndarray":
+    """An empty one, too, chooses rows; an empty list would choose columns."""
+    import numpy as np
+
+    return np.fromiter(values, dtype=bool)
 
 
 def _any(masks: "dict[str, np.ndarray]") -> "np.ndarray":
