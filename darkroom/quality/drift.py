@@ -12,9 +12,9 @@ in small batches chance alone makes large effects, and in large ones trifles are
   tells held-out pictures of the two batches apart (a classifier two-sample test as of D. Lopez-Paz and M. Oquab,
   Revisiting Classifier Two-Sample Tests, 2017): the area under its ROC curve, 0.5 being guesswork.
 
-PSI is the symmetric form of Kullback and Leibler's divergence: ``KL(new|old) + KL(old|new)``, in nats. Custom has it that
-below 0.1 nothing happened and above 0.25 much did. The p-values are Holm's (1979) over all measures of a comparison, so that
-without drift at most one comparison in 20 finds any.
+PSI is the symmetric form of Kullback and Leibler's divergence: ``KL(new|old) + KL(old|new)``, in nats. Custom has it
+that below 0.1 nothing happened and above 0.25 much did. The p-values are Holm's (1979) over all measures of a
+comparison, so that without drift about one comparison in 20 at most finds any.
 """
 
 from dataclasses import asdict, dataclass
@@ -44,6 +44,8 @@ NUMBERS = (
     "alpha", "caption_words", "caption_tokens",
 )  # fmt: skip
 CATEGORIES = ("label", "format", "mode", "licence", "caption_source", "caption_language")
+
+COLUMNS = ("id", *NUMBERS, *CATEGORIES, "descriptor")  # all that a comparison reads of a table
 
 SIGNIFICANT = 0.05  # of Holm's p-values
 PSI_LIMITS = (0.1, 0.25)
@@ -133,14 +135,12 @@ def compare(
     if old is None or not len(old):
         return Drift(len(new), None, "none", ())
     samples = _sample(new, seed), _sample(old, seed)
-    found = []
-    for name in NUMBERS:
-        if name in new.columns and name in old.columns:
-            found.append(_number(name, new, old, samples))
-    for name in CATEGORIES:
-        if name in new.columns and name in old.columns:
-            found.append(_category(name, new, old, samples, seed))
-    found.append(_pictures(new, old, samples, embeddings, seed))
+    common = set(new.columns) & set(old.columns)
+    found = [
+        *(_number(name, new, old, samples) for name in NUMBERS if name in common),
+        *(_category(name, new, old, samples, seed) for name in CATEGORIES if name in common),
+        _pictures(new, old, samples, embeddings, seed),
+    ]
     measures = _judged([one for one in found if one is not None])
     return Drift(len(new), len(old), max((one.level for one in measures), key=LEVELS.index, default="none"), measures)
 
@@ -262,8 +262,7 @@ def _category(
     codes = np.where(codes < 0, len(values), codes)
     names = [*map(str, values), "(none)"]
     if name == "licence":  # however it is spelt
-        codes, values = _merged(codes, [normalise(value) for value in names[:-1]])
-        names = [*values, "(none)"]
+        codes, names = _merged(codes, [normalise(value) for value in names[:-1]])
     commonest = np.argsort(-np.bincount(codes, minlength=len(names)), kind="stable")[:VALUES]
     place = np.full(len(names), len(commonest))
     place[commonest] = np.arange(len(commonest))
@@ -274,7 +273,8 @@ def _category(
         return None
     counts = [np.bincount(side, minlength=len(commonest) + 1) for side in sides]
     psi, js = indices(*counts)
-    statistic, p_value = _chi_square(*(np.bincount(side, minlength=len(commonest) + 1) for side in drawn), seed, name)
+    few = [np.bincount(side, minlength=len(commonest) + 1) for side in drawn]
+    statistic, p_value = _chi_square(few[0], few[1], seed, name)
     shares = [count / count.sum() for count in counts]
     most = int(np.argmax(np.abs(shares[0] - shares[1])))
     shown = f'"{shorten(names[commonest[most]], 40)}"' if most < len(commonest) else "the other values"
@@ -286,7 +286,7 @@ def _merged(codes: np.ndarray, names: list[str]) -> tuple[np.ndarray, list[str]]
     """Codes of values that turn out to be one get one code; the last code, of no value, stays last."""
     values = list(dict.fromkeys(names))
     place = {value: number for number, value in enumerate(values)}
-    return np.array([*(place[name] for name in names), len(values)])[codes], values
+    return np.array([*(place[name] for name in names), len(values)])[codes], [*values, "(none)"]
 
 
 def _chi_square(new: np.ndarray, old: np.ndarray, seed: int, name: str) -> tuple[float, float]:
@@ -321,9 +321,7 @@ def _pictures(
     if min(map(len, sides)) < FEWEST:
         return None
     statistic, p_value, auc = discrepancy(sides[0], sides[1], seed)
-    words = (
-        f"of a new and an old picture, a simple classifier tells which is new in {100 * auc:.0f} % (50 % is a guess)"
-    )
+    words = f"a simple classifier tells new from old in {100 * auc:.0f} % of pairs (50 % is guessing)"
     return _Raw("pictures", "picture", None, None, auc, statistic, p_value, words)
 
 
@@ -352,7 +350,8 @@ def _finite(column: "pd.Series") -> np.ndarray:
     import pandas as pd
 
     values: np.ndarray = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
-    return values[np.isfinite(values)]
+    finite: np.ndarray = values[np.isfinite(values)]
+    return finite
 
 
 def _figure(value: float) -> str:

@@ -1,7 +1,8 @@
 """Licences as sources write them, in one spelling, and whether a recipe allows them.
 
-The spelling follows SPDX (https://spdx.org/licenses): ``CC-BY-4.0``, ``CC0-1.0``, ``MIT``, ``Apache-2.0``. Its expressions are
-used where a text names several: ``MIT OR Apache-2.0`` leaves the choice, ``MIT AND all-rights-reserved`` binds to both.
+The spelling follows SPDX (https://spdx.org/licenses): ``CC-BY-4.0``, ``CC0-1.0``, ``MIT``, ``Apache-2.0``. Its
+expressions are used where a text names several: ``MIT OR Apache-2.0`` leaves the choice, ``MIT AND
+all-rights-reserved`` binds to both.
 This reads texts, and is no legal advice.
 """
 
@@ -43,7 +44,7 @@ _KNOWN = tuple(
         ("CC0-1.0", r"cc-?0(?:-?v?1(?:\.0)?)?(?:-universal)?|cc-zero|creative-commons-zero|publicdomain/zero/1\.0"),
         (
             PUBLIC_DOMAIN,
-            r"public-?domain(?!/zero)(?:/mark/1\.0)?|pdm(?:-1\.0)?|no-known-copyright(?:-restrictions)?|cc-?pdm?",
+            r"public-?domain(?!/zero)(?:/mark/1\.0)?|(?:cc-?)?pdm(?:-1\.0)?|cc-?pd|no-known-copyright(?:-restrictions)?",
         ),
         ("Apache-2.0", r"apache(?:-licen[cs]e)?(?:-version)?(?:-?v?2(?:\.0)?)?|apache\.org/licenses/license-2\.0"),
         ("MIT-0", r"mit-0"),
@@ -64,9 +65,7 @@ _KNOWN = tuple(
 _RESERVED = re.compile(r"(?<!no-)(?<!not-)all-rights-reserved|proprietary|rights-managed")
 _OWNED = re.compile(r"©|^\(c\)|(?<![a-z-])copyrighted|^copyright")  # stands beside open licences too
 _DENIED = re.compile(r"(?:^|-)(?:not|non|no|never|except|without)(?:-(?:under|in|a|the|licensed|released))*-$")
-_NO_COMMERCE = re.compile(
-    r"(?<![a-z])non-?commercial|no-commercial|research-(?:use-)?only|personal-use-only|editorial-use"
-)
+_NO_COMMERCE = re.compile(r"(?<![a-z])non-?commercial|no-commercial|(?:research|personal)-(?:use-)?only|editorial-use")
 _NO_CHANGES = re.compile(r"(?<![a-z])no-?deriv")
 
 
@@ -102,7 +101,7 @@ def _normalised(text: str) -> str:
 
 
 def restrictions(licence: str) -> tuple[str, ...]:
-    """What a licence, in any spelling, forbids: of "commercial use", "changes" and "any use"; () if nothing is known of it."""
+    """What a licence, in any spelling, is known to forbid: of "commercial use", "changes" and "any use"."""
     choices = [_forbidden(choice) for choice in _choices(normalise(licence))]
     return min(choices, key=len, default=())  # among alternatives the freest counts
 
@@ -113,7 +112,7 @@ def judge(licences: "pd.Series | Sequence[object]", allowed: tuple[str, ...]) ->
     ``allowed`` may be spelt in any way. A name without a version allows every version (``CC-BY``), and ``*`` stands for
     anything (``CC-BY*`` is CC-BY and CC-BY-SA of every version), except that NC and ND must be named to be allowed
     (``CC-BY-NC*``). Of alternatives (OR) one must be allowed, of joined licences (AND) every one. Costs one decision
-    for each different licence, so a million rows take tenths of a second. Raises :class:`RecipeError` for an empty name.
+    for each different licence: a million rows take tenths of a second. Raises :class:`RecipeError` for an empty name.
     """
     values = list(licences)
     if not allowed:
