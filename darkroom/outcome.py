@@ -58,6 +58,7 @@ def outcome(plan: Recipe, results: RunResults, seconds: dict[str, float], reused
         "paths": {
             "report": str(results.report),
             "data_docs": str(results.checked.path / found["docs"]),
+            "review": str(results.checked.path / found["review"]),
             "samples": str(results.evaluation.path / "grid.png"),
             "pipeline": str(results.checkpoint.path / "pipeline"),
         },

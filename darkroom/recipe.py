@@ -316,6 +316,9 @@ class Overrides(BaseModel):
     seed: int | None = Field(None, ge=0, description="Seed of the initial weights and of every training step.")
     steps: int | None = Field(None, ge=1, description="Optimiser steps (train.steps).")
     fields: dict[str, Any] = Field({}, description="Any other field by its dotted name, such as train.learning_rate.")
+    data: str | None = Field(
+        None, description="Go back to this version of the data instead of collecting: its number, name or digest."
+    )
     fresh: Literal["check", "preprocess", "train", "evaluate"] | None = Field(
         None, description="Build this stage and those after it anew."
     )

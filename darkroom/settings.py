@@ -3,6 +3,7 @@
 Every field can be set by an environment variable, ``DARKROOM_`` and its name in capitals.
 """
 
+import os
 from functools import cached_property
 from pathlib import Path
 
@@ -22,6 +23,7 @@ class Settings(BaseSettings):
     prefect_port: int = Field(4200, ge=1, le=65535, description="Port of Prefect's page under `darkroom up`.")
     mlflow_port: int = Field(5000, ge=1, le=65535, description="Port of MLflow's page under `darkroom up`.")
     reports_port: int = Field(4280, ge=1, le=65535, description="Port of the reports under `darkroom up`.")
+    workers: int = Field(os.cpu_count() or 1, ge=1, description="Processes that measure pictures.")
     service_retries: int = Field(3, ge=0, description="How often a stage that lost an outside service tries again.")
     service_retry_seconds: float = Field(5.0, ge=0, description="The first pause between such tries; it doubles.")
     reserve_bytes: int = Field(0, ge=0, description="Room to leave free on the disk. Bytes.")

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
+    from darkroom.artifacts import QualityReport
     from darkroom.recipe import Overrides, Recipe
     from darkroom.settings import Settings
 
@@ -85,6 +86,12 @@ def parser() -> argparse.ArgumentParser:
         "--fresh", choices=("check", "preprocess", "train", "evaluate"), help="build anew from this stage on"
     )
 
+    from . import data
+
+    data.add_parsers(commands)
+
+    run.add_argument("--data", metavar="VERSION", help="go back to a version of the data (see `darkroom data list`)")
+
     generate = command("generate", _generate, "draw pictures from a registered model")
     generate.add_argument("model", metavar="MODEL", help="name@champion, name@challenger or name/3")
     generate.add_argument("prompt", metavar="PROMPT", help="what to draw")
@@ -149,8 +156,8 @@ def _preflight(plan: "Recipe") -> None:
 def _check(options: argparse.Namespace) -> int:
     from darkroom.collect.manifest import collect
     from darkroom.errors import DataGateRefused
-    from darkroom.outcome import refused
-    from darkroom.quality.check import accept, check, summary
+    from darkroom.outcome import data_of, refused
+    from darkroom.quality.check import gate
     from darkroom.recipe import load
     from darkroom.settings import Settings
     from darkroom.store import Store
@@ -158,28 +165,47 @@ def _check(options: argparse.Namespace) -> int:
     plan = load(options.recipe, _overrides(options))
     settings = Settings()
     store = Store(settings.store, settings.reserve_bytes)
-    report = check(collect(plan.collect, store), plan.check, plan.split, store)
-    found = summary(report)
+    shown = {} if options.json else {"show": _print_report}
+    manifest = collect(plan.collect, store, _counted("pictures collected"))
     try:
-        accept(report)
+        report = gate(manifest, plan, store, workers=settings.workers, progress=_counted("pictures checked"), **shown)
     except DataGateRefused as error:
         if options.json:
             print(json.dumps(refused(plan, str(error))))
         raise
     if options.json:
-        print(
-            json.dumps(
-                {"recipe": plan.name, "decision": "accepted", "data": found, "digests": {"checked": report.digest}}
-            )
-        )
-    else:
-        print(f"{found['accepted']:,} of {found['rows']:,} pictures accepted, {found['quarantined']:,} in quarantine")
-        for kind, count in found["reasons"].items():
-            print(f"  {count:>6,}  {kind}")
-        for finding in found["findings"]:
-            print(f"  {finding['severity']}: {finding['rule']} ({finding['observed']})")
-        print(f"quality report  {report.path / found['docs']}")
+        found = {"recipe": plan.name, "decision": "accepted", "data": data_of(report)}
+        print(json.dumps({**found, "digests": {"manifest": manifest.digest, "checked": report.digest}}))
     return 0
+
+
+def _print_report(report: "QualityReport") -> None:
+    from darkroom.quality.check import summary
+
+    found = summary(report)
+    print(f"{found['accepted']:,} of {found['rows']:,} pictures accepted, {found['quarantined']:,} in quarantine")
+    for title, kinds in (("refused", found["reasons"]), ("remarked on", found["flags"])):
+        for kind, count in kinds.items():
+            print(f"  {count:>7,}  {title}: {kind}")
+    for finding in found["findings"]:
+        if finding["severity"] != "info":
+            print(f"  {finding['severity']}: {finding['rule']} ({finding['observed']})")
+    print(f"review          {report.path / found['review']}")
+    print(f"quality report  {report.path / found['docs']}")
+
+
+def _counted(what: str) -> Any:
+    """Progress on a terminal, at most every two seconds; silence elsewhere."""
+    import time
+
+    last = [time.monotonic()]
+
+    def tell(done: int, total: int | None = None) -> None:
+        if sys.stderr.isatty() and time.monotonic() - last[0] > 2:
+            last[0] = time.monotonic()
+            print(f"{what}: {done:,}" + (f" of {total:,}" if total else ""), file=sys.stderr)
+
+    return tell
 
 
 def _generate(options: argparse.Namespace) -> int:
@@ -250,7 +276,8 @@ def _doctor(options: argparse.Namespace) -> int:
 def _overrides(options: argparse.Namespace) -> "Overrides":
     from darkroom.recipe import Overrides, read_assignments
 
-    return Overrides(fields=read_assignments(options.set), fresh=getattr(options, "fresh", None))
+    named = {name: getattr(options, name, None) for name in ("fresh", "data")}
+    return Overrides(fields=read_assignments(options.set), **named)
 
 
 def _print_services(services: Sequence[Any]) -> None:
@@ -275,6 +302,7 @@ def _summary(result: dict[str, Any], settings: "Settings") -> str:
         "",
         f"sample grid       {paths['samples']}",
         f"report            {paths['report']}",
+        f"review            {paths['review']}",
         f"quality report    {paths['data_docs']}",
         f"pipeline          {paths['pipeline']}",
         f"MLflow version    {model['uri']}",

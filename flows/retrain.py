@@ -10,7 +10,7 @@ from darkroom.recipe import Overrides, load
 from darkroom.settings import Settings
 from darkroom.tracking import Tracker, describe, open_registry
 from tasks.check import check
-from tasks.collect import collect
+from tasks.collect import collect, go_back
 from tasks.evaluate import compare, evaluate
 from tasks.preprocess import preprocess
 from tasks.register import register
@@ -29,8 +29,11 @@ def retrain(recipe: str, overrides: Overrides | None = None) -> dict[str, Any]:
     fresh = overrides.fresh if overrides else None
     anew = STAGES[STAGES.index(fresh) :] if fresh else ()
     with ledger() as book:
-        manifest = collect(plan.collect)
-        checked = check(manifest, plan, fresh="check" in anew)
+        if overrides and overrides.data:
+            manifest, checked = go_back(plan, overrides.data)
+        else:
+            manifest = collect(plan.collect)
+            checked = check(manifest, plan, fresh="check" in anew)
         shards = preprocess(checked, plan, fresh="preprocess" in anew)
         run = describe(plan, manifest, checked, shards)
         checkpoint = train(shards, plan, Tracker(open_registry(settings, plan.name), run), fresh="train" in anew)

@@ -14,11 +14,15 @@ from .stage import Progress, open_store, stage
 def check(manifest: Manifest, plan: Recipe, fresh: bool = False) -> CheckedManifest:
     """The accepted rows; raises ``DataGateRefused`` when a critical expectation failed."""
     settings, store = open_store()
-    report = quality.check(
-        manifest, plan.check, plan.split, store, Progress("check-progress", "pictures checked"), fresh=fresh
+    return quality.gate(
+        manifest,
+        plan,
+        store,
+        workers=settings.workers,
+        progress=Progress("check-progress", "pictures checked"),
+        fresh=fresh,
+        show=lambda report: _show(settings, report),
     )
-    _show(settings, report)
-    return quality.accept(report)
 
 
 def _plain(text: str) -> str:
@@ -30,14 +34,16 @@ def _show(settings: Settings, report: QualityReport) -> None:
     found = quality.summary(report)
     lines = [
         f"# Data {'accepted' if found['passed'] else 'refused'}",
-        f"[Quality report]({settings.link(report.path / found['docs'])}) (served by `darkroom up`)",
+        f"[Review]({settings.link(report.path / found['review'])}), "
+        f"[rules]({settings.link(report.path / found['docs'])}) (served by `darkroom up`)",
         "| | rows |\n|---|---:|",
         f"| in the manifest | {found['rows']:,} |",
         f"| accepted | {found['accepted']:,} |",
+        f"| captions mended | {found['mended']:,} |",
         f"| in quarantine | {found['quarantined']:,} |",
         *(f"| … {kind} | {count:,} |" for kind, count in found["reasons"].items()),
         "",
-        f"{found['expectations']} expectations, {len(found['findings'])} not met.",
+        f"{found['expectations']} expectations, {len(found['findings'])} not met. Drift: {found['drift']}.",
         *(f"- **{one['severity']}**: {_plain(one['rule'])} {_plain(one['observed'])}" for one in found["findings"]),
     ]
     create_markdown_artifact("\n".join(lines), key="data-quality", description="The manifest in numbers")

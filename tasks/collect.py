@@ -2,10 +2,11 @@
 
 from prefect import runtime
 
-from darkroom.artifacts import Manifest
+from darkroom.artifacts import CheckedManifest, Manifest
 from darkroom.collect import manifest as collection
-from darkroom.recipe import Collect
+from darkroom.recipe import Collect, Recipe
 from darkroom.store import Store
+from darkroom.versions import log
 
 from .stage import Progress, open_store, stage
 
@@ -20,6 +21,14 @@ def collect(plan: Collect) -> Manifest:
     found = collection.collect(plan, store, Progress("collect-progress", "pictures collected"))
     _pin(store, found)
     return found
+
+
+@stage("go back")
+def go_back(plan: Recipe, version: str) -> tuple[Manifest, CheckedManifest]:
+    """The manifest and the accepted rows of an earlier version of the data; the source is not looked at."""
+    _, store = open_store()
+    found = log.resolve(log.dataset_of(plan), version, store)
+    return log.manifest_of(found, store), log.checked_of(found, store)
 
 
 def _pinned(store: Store) -> Manifest | None:

@@ -1,57 +1,165 @@
-"""Checking: measure every picture and caption, refuse what cannot be trained on, judge the whole by expectations."""
+"""Checking: measure every picture and caption, refuse what cannot be trained on, judge the whole by expectations.
+
+:func:`gate` is the data gate: it reads as the order in which a batch is judged. What was accepted becomes the next
+version of the data set (:mod:`darkroom.versions.log`), which the check after it builds upon.
+"""
 
 import json
 from collections import Counter
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from darkroom.artifacts import CheckedManifest, Manifest, QualityReport
-from darkroom.cache import Cache
-from darkroom.collect.manifest import picture_path
-from darkroom.errors import DataGateRefused, RecipeError
+from darkroom.errors import DataGateRefused, RecipeError, ServiceUnavailable
 from darkroom.reasons import kind_of, reason
-from darkroom.recipe import Check, Split
+from darkroom.recipe import Check, Recipe
 from darkroom.stages import stage_digest
 from darkroom.store import Store, file_digest, write_json
+from darkroom.versions import log
+from darkroom.weights.locate import Weights, locate
 
-from .picture import MEASURES, Rules, measure, working_path
-from .split import side
+from . import drift, duplicates, licences, releases, removals, safety
+from .captions import judge_captions, tokens_of
+from .measuring import measure_all
+from .picture import MEASURES, Rules
+from .split import assign, extend_history
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from darkroom.versions.compare import Changes
+
 Progress = Callable[[int, int], None]
-COMMON = "manifest"  # the suite over every row; the recipe's own is over the accepted ones
+COMMON, DRIFT = "manifest", "drift"  # the suites over every row and over drift; the recipe's own is over accepted rows
+HISTORY = "history.parquet"
+# What a file may be called, by the format that it has.
+SUFFIXES = {
+    "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"}, "MPO": {".jpg", ".jpeg", ".mpo"}, "PNG": {".png", ".apng"},
+    "GIF": {".gif"}, "WEBP": {".webp"}, "BMP": {".bmp", ".dib"}, "TIFF": {".tif", ".tiff"}, "AVIF": {".avif"},
+}  # fmt: skip
 
 
-def check(
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a check, but for the version that it builds upon: all that decides on its answer."""
+
+    manifest: Manifest
+    plan: Recipe
+    suites: Mapping[str, Path]
+    encoder: Weights | None
+    released: Mapping[str, releases.Release]
+    removed: tuple[removals.Removal, ...]
+    fields: dict[str, Any]
+    inputs: dict[str, Any]
+
+    @property
+    def dataset(self) -> str:
+        """The name of the history that the data belongs to."""
+        return log.dataset_of(self.plan)
+
+    @property
+    def key(self) -> str:
+        """The digest of the question."""
+        return stage_digest("checked", self.fields, self.inputs)
+
+
+def gate(
     manifest: Manifest,
-    plan: Check,
-    split: Split,
+    plan: Recipe,
     store: Store,
+    *,
+    workers: int = 1,
     progress: Progress = lambda done, total: None,
     suites: Path | None = None,
     fresh: bool = False,
+    show: Callable[[QualityReport], None] = lambda report: None,
+) -> CheckedManifest:
+    """Check a manifest, and accept it as a version of its data set; ``show`` is given the report, passed or not.
+
+    Raises :class:`DataGateRefused` when a critical expectation was not met.
+    """
+    question = ask(manifest, plan, store, suites)
+
+    def judged(base: str | None) -> CheckedManifest:
+        report = check(question, base, store, workers=workers, progress=progress, fresh=fresh)
+        show(report)
+        return accept(report)
+
+    return log.settle(question.dataset, question.key, store, judged)[0]
+
+
+def ask(manifest: Manifest, plan: Recipe, store: Store, suites: Path | None = None) -> Question:
+    """Gather what a check depends on; raises :class:`RecipeError` for a suite or a classifier that is not there."""
+    import pandas as pd
+
+    dataset = log.dataset_of(plan)
+    files = {name: find_suite(name, suites) for name in dict.fromkeys((COMMON, plan.check.suite, DRIFT))}
+    known = log.versions(dataset, store)
+    requests, released = removals.read(store), releases.read(dataset, store)
+    table = pd.read_parquet(manifest.path / "manifest.parquet", columns=["row_id", "id"])
+    history = log.history_of(dataset, known[-1].checked, store) if known and requests else None
+    concerned = tuple(removals.concerning(requests, dataset, table, history))
+    encoder = _encoder(plan)
+    judges = {name: locate(one).sha256 for name in ("safety", "captioner") if (one := getattr(plan.check, name))}
+    inputs = {
+        "manifest": manifest.digest,
+        "suites": {name: file_digest(path) for name, path in files.items()},
+        "releases": releases.digest_fields(released, table),
+        "removals": removals.digest_fields(concerned),
+        "encoder": encoder.sha256 if encoder else None,
+        **judges,
+    }
+    fields = {**plan.check.digest_fields(), "split": plan.split.digest_fields()}
+    return Question(manifest, plan, files, encoder, released, concerned, fields, inputs)
+
+
+def _encoder(plan: Recipe) -> Weights | None:
+    """The text encoder, whose tokenizer counts; a hub that is away must not stop the review of pictures."""
+    try:
+        return locate(plan.model.text_encoder)
+    except ServiceUnavailable:
+        return None
+
+
+def check(
+    question: Question,
+    base: str | None,
+    store: Store,
+    *,
+    workers: int = 1,
+    progress: Progress = lambda done, total: None,
+    fresh: bool = False,
 ) -> QualityReport:
-    """Measure and judge a manifest; ``progress`` is told (pictures done, pictures in all).
+    """Measure and judge upon the version ``base``; ``progress`` is told (pictures done, pictures in all).
 
     The report is kept whether the data passed or not; :func:`accept` is the gate.
     """
-    files = {name: find_suite(name, suites) for name in dict.fromkeys((COMMON, plan.suite))}
-    inputs = {"manifest": manifest.digest, "suites": {name: file_digest(path) for name, path in files.items()}}
-    fields = {**plan.digest_fields(), "split": split.digest_fields()}
-    digest = stage_digest("checked", fields, inputs)
+    inputs = {**question.inputs, **({"base": base} if base else {})}
+    digest = stage_digest("checked", question.fields, inputs)
 
     def build(work: Path) -> None:
+        from darkroom.versions.compare import changes
+
         from . import checkpoint
 
-        table = judge(read_manifest(manifest), plan, split, store, progress)
+        history = log.history_of(question.dataset, base, store)
+        last = store.find(QualityReport, base) if base else None
+        before = _accepted_before(last)
+        table, joined, pairs = judge(question, history, store, workers, progress)
         accepted = table[table["accepted"]].reset_index(drop=True)
-        tables = {COMMON: flat(table), plan.suite: flat(accepted)}
-        outcome = checkpoint.run(tables, files, work, run_name=digest[:12])
+        found = drift.compare(accepted, before, question.plan.split.seed)
+        tables = {COMMON: table, question.plan.check.suite: accepted, DRIFT: found.table()}
+        outcome = checkpoint.run(tables, question.suites, work, run_name=digest[:12])
         accepted.drop(columns=["reasons", "accepted"]).to_parquet(work / "checked.parquet", index=False)
         table[~table["accepted"]].drop(columns="accepted").to_parquet(work / "quarantine.parquet", index=False)
+        pairs.to_parquet(work / "pairs.parquet", index=False)
+        extend_history(history, accepted, joined, question.plan.split.seed).to_parquet(work / HISTORY, index=False)
+        found.write(work / drift.FILE)
+        differences = changes(_rows_before(last), table)
+        _review(work, question, table, before, outcome, found, differences, store)
+        kinds = counts_by_kind(table["reasons"])
         write_json(
             work / "summary.json",
             {
@@ -59,15 +167,74 @@ def check(
                 "expectations": outcome.evaluated,
                 "findings": [vars(finding) for finding in outcome.findings],
                 "docs": outcome.docs.as_posix(),
+                "review": "review/index.html",
                 "rows": len(table),
                 "accepted": len(accepted),
                 "quarantined": len(table) - len(accepted),
-                "duplicates": reasons_by_kind(table).get("duplicate", 0),
-                "reasons": reasons_by_kind(table),
+                "duplicates": sum(kinds.get(kind, 0) for kind in ("duplicate", "near duplicate")),
+                "reasons": kinds,
+                "flags": counts_by_kind(accepted["flags"]),
+                "mended": int(accepted["mended"].map(len).gt(0).sum()),
+                "drift": found.level,
+                "changes": {
+                    "new": len(differences.new),
+                    "changed": len(differences.changed),
+                    "gone": len(differences.gone),
+                },
             },
         )
 
-    return store.get_or_build(QualityReport, digest, build, inputs=inputs, fields=fields, fresh=fresh)
+    made = store.get_or_build(QualityReport, digest, build, inputs=inputs, fields=question.fields, fresh=fresh)
+    log.note(question.dataset, made, store)
+    return made
+
+
+def judge(
+    question: Question, history: "pd.DataFrame | None", store: Store, workers: int, progress: Progress
+) -> "tuple[pd.DataFrame, dict[str, tuple[str, ...]], pd.DataFrame]":
+    """(every row with its measures, cluster, side, reasons and flags; the clusters joined; the pairs of copies)."""
+    import pandas as pd
+
+    plan, rules = question.plan.check, question.plan.split
+    table = read_manifest(question.manifest).assign(flags=lambda frame: [[] for _ in range(len(frame))])
+    table = removals.refuse(table, question.removed)
+
+    # The pictures, each looked at once in its life.
+    usable = [not reasons for reasons in table["reasons"]]
+    ids = [one for one, use in zip(table["id"], usable, strict=True) if use and isinstance(one, str)]
+    table = _measured(table, measure_all(ids, Rules.of(plan), store, workers, progress))
+
+    # The captions and labels.
+    captions = judge_captions(
+        table,
+        plan,
+        tokens_of(question.encoder.path) if question.encoder else None,
+        _captioner(plan, table, store),
+    )
+    table = table.assign(**{str(name): captions.frame[name] for name in captions.frame})
+    table = _said(table, captions.reasons, captions.flags)
+
+    # What may be used: licences, safety; and what a person allowed for all that.
+    scores, unsafe = safety.judge(list(table["working"]), plan, store)
+    forbidden, remarks = licences.judge(table["licence"], plan.licences), licences.remarks(table["licence"])
+    table = table.assign(safety=pd.Series(scores, dtype="float64"))
+    table = _said(table, _lists(forbidden, unsafe), _lists(remarks))
+    table = releases.apply(table, question.released)
+
+    # Copies: one of each is kept, and all of a cluster are on one side, that of their history.
+    usable = [not reasons for reasons in table["reasons"]]
+    clusters = duplicates.find(table, usable, plan, history)
+    table = removals.refuse_copies(table, clusters.name, clusters.joined, question.removed, history)
+    sides = assign(table, clusters.name, clusters.joined, history, rules.seed, rules.validation_share)
+    table = table.assign(
+        duplicate_cluster=pd.Series(clusters.name, dtype="str"), split=pd.Series(sides.side, dtype="str")
+    )
+    withdrawn = [[sides.withdrawn[row]] if row in sides.withdrawn else [] for row in range(len(table))]
+    table = _said(table, clusters.reasons, clusters.flags)
+    table = _said(table, withdrawn, _lists())
+    table = releases.apply(table, question.released)
+    table = table.assign(accepted=[not reasons for reasons in table["reasons"]])
+    return table, sides.joined, clusters.pairs
 
 
 def accept(report: QualityReport) -> CheckedManifest:
@@ -75,12 +242,12 @@ def accept(report: QualityReport) -> CheckedManifest:
     found = summary(report)
     if not found["passed"]:
         critical = [finding["rule"] for finding in found["findings"] if finding["severity"] == "critical"]
-        raise DataGateRefused(f"the data was refused: {'; '.join(critical)}. Open {report.path / found['docs']}")
+        raise DataGateRefused(f"the data was refused: {'; '.join(critical)}. Open {report.path / found['review']}")
     return CheckedManifest(report.digest, report.path, report.reused)
 
 
 def summary(report: QualityReport | CheckedManifest) -> dict[str, Any]:
-    """What check found: counts, reasons, findings and the Data Docs page, relative to the artifact."""
+    """What check found: counts, reasons, findings and the pages, relative to the artifact."""
     content: dict[str, Any] = json.loads((report.path / "summary.json").read_text("utf-8"))
     return content
 
@@ -105,91 +272,118 @@ def read_manifest(manifest: Manifest) -> "pd.DataFrame":
     return table
 
 
-def judge(table: "pd.DataFrame", plan: Check, split: Split, store: Store, progress: Progress) -> "pd.DataFrame":
-    """Add what measuring finds, ``duplicate_cluster``, ``split``, every reason to refuse, and ``accepted``."""
+def counts_by_kind(column: "pd.Series") -> dict[str, int]:
+    """How many rows each kind of reason or flag concerns."""
+    kinds = (kind for texts in column for kind in {kind_of(one) for one in texts})
+    return dict(sorted(Counter(kinds).items()))
+
+
+def _measured(table: "pd.DataFrame", measured: Mapping[str, Mapping[str, Any]]) -> "pd.DataFrame":
+    """The table with what the pass found, its reasons and its flags."""
     import pandas as pd
 
-    measured = measure_all(table, Rules(plan.min_side, plan.max_pixels, plan.working_side), store, progress)
-    found = [measured.get(picture_id, {}) for picture_id in table["id"]]
-    reasons = [
-        [*before, *([f"check: {values['reason']}"] if "reason" in values else []), *caption_faults(caption, plan)]
-        for before, values, caption in zip(table["reasons"], found, table["caption"], strict=True)
+    found = [measured.get(picture, {}) for picture in table["id"]]
+    columns = {name: pd.Series([values.get(name) for values in found]) for name in (*MEASURES, "working")}
+    columns |= {"converted": pd.Series([list(values.get("converted", ())) for values in found], dtype=object)}
+    reasons = [[f"check: {values['reason']}"] if "reason" in values else [] for values in found]
+    flags = [
+        [*(f"check: {flag}" for flag in values.get("flags", ())), *_misnamed(path, values.get("format"))]
+        for path, values in zip(table["path"], found, strict=True)
     ]
-    table = table.assign(
-        **{name: pd.Series([values.get(name) for values in found]) for name in (*MEASURES, "working")},
-        caption_words=[len(caption.split()) if isinstance(caption, str) else 0 for caption in table["caption"]],
-    )
-    cluster, duplicates = find_duplicates(table, reasons)
-    for row, copy_of in duplicates.items():
-        reasons[row] = [*reasons[row], reason("check", "duplicate", f"of {copy_of}")]
+    texts = ("format", "mode", "phash", "dhash", "crops", "descriptor", "pixels", "working")
+    return _said(table.assign(**columns).astype(dict.fromkeys(texts, "str")), reasons, flags)
+
+
+def _misnamed(path: str, format_: str | None) -> list[str]:
+    """A remark on a file whose name says another format than it has."""
+    suffix = PurePosixPath(path).suffix.lower()
+    known = format_ is not None and any(suffix in suffixes for suffixes in SUFFIXES.values())
+    if not known or suffix in SUFFIXES.get(str(format_), {suffix}):
+        return []
+    return [reason("check", "misnamed file", f"{suffix} holds {format_}")]
+
+
+def _captioner(plan: Check, table: "pd.DataFrame", store: Store) -> "Callable[[list[str]], dict[str, str]] | None":
+    if plan.captioner is None:
+        return None
+    from .captioner import captioner
+
+    return captioner(plan, dict(zip(table["id"], table["working"], strict=True)), store)
+
+
+def _said(table: "pd.DataFrame", reasons: list[list[str]], flags: list[list[str]]) -> "pd.DataFrame":
+    """The table with these reasons and flags behind those that each row has."""
+    import pandas as pd
+
+    if not any(reasons) and not any(flags):
+        return table
     return table.assign(
-        duplicate_cluster=pd.Series(cluster),
-        split=pd.Series([name and side(name, split.seed, split.validation_share) for name in cluster]),
-        reasons=pd.Series(reasons),
-        accepted=[not one for one in reasons],
+        reasons=pd.Series([[*old, *new] for old, new in zip(table["reasons"], reasons or _none(table), strict=True)]),
+        flags=pd.Series([[*old, *new] for old, new in zip(table["flags"], flags or _none(table), strict=True)]),
     )
 
 
-def measure_all(table: "pd.DataFrame", rules: Rules, store: Store, progress: Progress) -> dict[str, dict[str, Any]]:
-    """Measures by picture id: from the cache, or by one pass over each picture that was never seen."""
-    ids = sorted({picture_id for picture_id in table["id"] if isinstance(picture_id, str)})
-    found: dict[str, dict[str, Any]] = {}
-    with Cache(store.root / "cache.db") as cache:
-        known = cache.get("measures", [rules.key(picture_id) for picture_id in ids])
-        learnt: dict[str, dict[str, Any]] = {}
-        try:
-            for done, picture_id in enumerate(ids, start=1):
-                key = rules.key(picture_id)
-                copy = working_path(store.root, key)
-                values = known.get(key)
-                if values is None or ("reason" not in values and not copy.is_file()):
-                    values = learnt[key] = measure(picture_path(store, picture_id), rules, copy)
-                found[picture_id] = values if "reason" in values else {**values, "working": key}
-                progress(done, len(ids))
-        finally:
-            cache.put("measures", learnt)
-    return found
+def _none(table: "pd.DataFrame") -> list[list[str]]:
+    return [[] for _ in range(len(table))]
 
 
-def caption_faults(caption: object, plan: Check) -> list[str]:
-    """Why a caption cannot be trained on."""
-    if not isinstance(caption, str) or not caption.strip():
-        return [reason("check", "no caption")]
-    if len(caption) > plan.max_caption:
-        detail = f"{len(caption):,} characters, check.max_caption = {plan.max_caption:,}"
-        return [reason("check", "caption too long", detail)]
-    if any(ord(character) < 32 and character not in "\t\n" for character in caption):
-        return [reason("check", "caption has control characters")]
-    return []
+def _lists(*columns: list[str | None]) -> list[list[str]]:
+    """Columns of texts or None -> for each row the texts that there are."""
+    return [[text for text in row if text is not None] for row in zip(*columns, strict=True)] if columns else []
 
 
-def find_duplicates(table: "pd.DataFrame", reasons: list[list[str]]) -> tuple[list[str | None], dict[int, str]]:
-    """(cluster of each row, {row to drop: path of the copy to keep}).
+def _accepted_before(last: QualityReport | None) -> "pd.DataFrame | None":
+    import pandas as pd
 
-    A cluster is all rows with the same pixels and is named after them, so that a picture without a double is a cluster
-    of its own. The first usable row of a cluster by path is kept.
-    """
-    members: dict[str, list[int]] = {}
-    for row, pixels in enumerate(table["pixels"]):
-        if isinstance(pixels, str):
-            members.setdefault(pixels, []).append(row)
-    cluster: list[str | None] = [None] * len(table)
-    drop: dict[int, str] = {}
-    for name, rows in members.items():
-        usable = [row for row in rows if not reasons[row]]
-        for row in rows:
-            cluster[row] = name
-            if usable and row in usable[1:]:
-                drop[row] = table["path"].iloc[usable[0]]
-    return cluster, drop
+    return pd.read_parquet(last.path / "checked.parquet") if last else None
 
 
-def flat(table: "pd.DataFrame") -> "pd.DataFrame":
-    """The table as the expectations see it: reasons joined into one text."""
-    return table.assign(reasons=["; ".join(reasons) for reasons in table["reasons"]])
+def _rows_before(last: QualityReport | None) -> "pd.DataFrame | None":
+    from darkroom.versions.compare import rows_of
+
+    return rows_of(last) if last else None
 
 
-def reasons_by_kind(table: "pd.DataFrame") -> dict[str, int]:
-    """How many rows each kind of reason refused."""
-    kinds = (kind for reasons in table["reasons"] for kind in {kind_of(one) for one in reasons})
-    return dict(sorted(Counter(kinds).items()))
+def _review(
+    work: Path,
+    question: Question,
+    table: "pd.DataFrame",
+    before: "pd.DataFrame | None",
+    outcome: Any,
+    found: drift.Drift,
+    differences: "Changes",
+    store: Store,
+) -> None:
+    """Write the reviewer's page."""
+    from darkroom.collect.manifest import picture_path
+    from darkroom.preprocess.amount import advice
+    from darkroom.report.review import Review, write
+
+    from .picture import working_path
+
+    accepted = table[table["accepted"]]
+    labels = Counter(label for label in accepted["label"] if isinstance(label, str))
+
+    def picture(row: Mapping[str, Any]) -> Path | None:
+        if isinstance(row.get("working"), str):
+            return working_path(store.root, row["working"])
+        return picture_path(store, row["id"]) if isinstance(row.get("id"), str) else None
+
+    write(
+        work / "review" / "index.html",
+        Review(
+            name=question.dataset,
+            rows=table,
+            before=before,
+            passed=outcome.passed,
+            findings=[vars(finding) for finding in outcome.findings],
+            expectations=outcome.evaluated,
+            docs=f"../{outcome.docs.as_posix()}",
+            picture=picture,
+            drift=[vars(one) for one in found.measures if one.level != "none"],
+            changes={"new": len(differences.new), "changed": len(differences.changed), "gone": len(differences.gone)}
+            if before is not None
+            else {},
+            advice=advice(len(accepted), dict(labels), "from scratch").paragraphs,
+        ),
+    )
