@@ -89,7 +89,7 @@ def add_parsers(commands: Any) -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from darkroom.versions.log import datasets, latest_report, versions
+    from darkroom.versions.log import datasets, last_checked, versions
 
     store = _store()
     wanted = options.place or options.recipe
@@ -99,7 +99,7 @@ def _list(options: argparse.Namespace) -> int:
         return _json({"datasets": {name: [asdict(one) for one in known] for name, known in found.items()}})
     for name, known in found.items():
         print(f"{name}: {_many(len(known), 'version')}")
-        last = latest_report(name, store).digest if known else ""
+        last = last_checked(name, store)
         for one in known:
             mark = "*" if one.checked == last else " "
             print(f"{mark} {one.title:<12} {one.time}  {_numbers(one)}  {one.checked[:12]}")

@@ -38,12 +38,15 @@ class Assignment:
     """The sides of a table's rows.
 
     ``side`` has one entry a row, None where the row has no cluster. ``withdrawn`` gives the reason for each row, by
-    position, that must leave training. ``joined`` names the clusters of the history that a cluster takes in under its
-    own name, where there are any but that of the same name: what :func:`extend_history` needs.
+    position, that must leave training. ``before`` is the side on which each row's very picture, by bytes or pixels, was
+    accepted before, None for one that never was: a choice among copies should keep ``"validation"`` first, so that
+    nothing that came later drives out what models were judged by. ``joined`` names the clusters of the history that a
+    cluster takes in under its own name, where there are any but that of the same name; :func:`extend_history` needs it.
     """
 
     side: "list[str | None]"
     withdrawn: dict[int, str]
+    before: "list[str | None]"
     joined: dict[str, tuple[str, ...]]
 
 
@@ -90,6 +93,7 @@ def assign(
     return Assignment(
         list(words[found]),
         {int(one): text for one in np.flatnonzero((found == 2) & (own == 1))},
+        list(words[own]),
         _by_name(np.concatenate(now), np.concatenate(then), np.unique(old), known),
     )
 

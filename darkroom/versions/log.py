@@ -132,10 +132,15 @@ def note(dataset: str, report: QualityReport, store: Store) -> None:
         write_json(path, {"checked": report.digest, "time": _now()})
 
 
+def last_checked(dataset: str, store: Store) -> str | None:
+    """The digest of the last report, also where the store has lost it; None where there was none."""
+    path = folder(dataset, store) / LATEST
+    return str(json.loads(path.read_text("utf-8"))["checked"]) if path.is_file() else None
+
+
 def latest_report(dataset: str, store: Store) -> QualityReport:
     """The last report; raises :class:`RecipeError` when there is none."""
-    path = folder(dataset, store) / LATEST
-    digest = json.loads(path.read_text("utf-8"))["checked"] if path.is_file() else None
+    digest = last_checked(dataset, store)
     report = store.find(QualityReport, digest) if digest else None
     if report is None:
         raise RecipeError(f"the data set {dataset!r} has no report here: `darkroom check RECIPE` makes one")

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import random
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -62,40 +63,37 @@ def test_what_comes_next_builds_upon_the_newest_also_after_going_back(press: Any
     assert set(history["id"]) == {press.shot(number).id for number in (1, 2, 3)}
 
 
-class Killed(BaseException):
-    """What a kill is to the code: nothing catches it."""
+def _version_killed_at(press: Any, batch: Any, step: int) -> None:
+    """Make a version, killed before (even steps) or after (odd ones) the file or folder number ``step // 2`` moved."""
+    real, moves = os.replace, iter(range(step // 2 + 1))
+
+    def replace(*arguments: Any) -> None:
+        last = next(moves, None) == step // 2
+        if last and step % 2 == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(*arguments)
+        if last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.replace = replace
+    press.version(batch)
 
 
 @pytest.mark.parametrize("step", range(14))
-def test_a_kill_between_any_two_steps_and_a_repeat_give_the_same(
-    press: Any, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_between_any_two_steps_and_a_repeat_give_the_same(press: Any, step: int, tmp_path: Path) -> None:
     press.version(press.files(1, 2))
     calm = dataclasses.replace(press, store=Store(tmp_path / "calm"))
     shutil.copytree(press.store.root, calm.store.root)
     wanted = calm.version(press.files(2, 3))
-    count = 0
-    real = os.replace
-
-    def replace(*arguments: Any) -> None:
-        nonlocal count
-        count += 1
-        if count == step // 2 + 1:
-            if step % 2:
-                real(*arguments)
-            raise Killed
-        real(*arguments)
-
-    monkeypatch.setattr(os, "replace", replace)
-    died = False
-    try:
-        press.version(press.files(2, 3))
-    except Killed:
-        died = True
-    monkeypatch.setattr(os, "replace", real)
-    assert died or count <= step // 2
+    child = multiprocessing.get_context("fork").Process(
+        target=_version_killed_at, args=(press, press.files(2, 3), step)
+    )
+    child.start()
+    child.join(60)
+    assert child.exitcode == -signal.SIGKILL
     again = press.version(press.files(2, 3))
     assert dataclasses.replace(again, time="") == dataclasses.replace(wanted, time="")
+    assert len(log.versions("photos", press.store)) == 2
     pd.testing.assert_frame_equal(
         log.history_of("photos", again.checked, press.store),  # type: ignore[arg-type]
         log.history_of("photos", wanted.checked, calm.store),  # type: ignore[arg-type]
