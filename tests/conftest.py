@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,15 @@ import pandas as pd
 import pytest
 
 from darkroom.artifacts import CheckedManifest, Checkpoint, Manifest, QualityReport, Shards
-from darkroom.collect.manifest import picture_path
+from darkroom.collect.manifest import collect, picture_path
 from darkroom.quality import releases, removals
+from darkroom.quality.check import ask, judge
 from darkroom.quality.picture import working_path
 from darkroom.quality.split import assign, extend_history
 from darkroom.reasons import reason
+from darkroom.recipe import Recipe
 from darkroom.stages import stage_digest
-from darkroom.store import Store
+from darkroom.store import Store, digest_of
 from darkroom.versions import log
 
 SEED, SHARE = 0, 0.3
@@ -162,3 +164,52 @@ class Press:
 def press(tmp_path: Path) -> Press:
     """A press with an empty store, where the settings' home would have it."""
     return Press(Store(tmp_path / "mlruns" / "store"))
+
+
+def _recipe_for(photos: Path, **sections: Any) -> Recipe:
+    """A recipe over a folder of pictures, with the built-in parts; sections are given as mappings."""
+    parts = {
+        "version": 1,
+        "name": "photos",
+        "collect": {"source": "folder", "path": str(photos)},
+        "model": {"vae": "builtin:digits-vae", "text_encoder": "builtin:digits-text-encoder"},
+        "train": {"steps": 1},
+        **sections,
+    }
+    return Recipe.model_validate(parts)
+
+
+def _judged(photos: Path, store: Store, **sections: Any) -> pd.DataFrame:
+    """Every row of a folder as check judges it, before the expectations."""
+    plan = _recipe_for(photos, **sections)
+    question = ask(collect(plan.collect, store), plan, store)
+    return judge(question, None, store, 1, lambda done, total: None)[0]
+
+
+def _accepted_rows(photos: Path, store: Store, **sections: Any) -> CheckedManifest:
+    """The accepted rows as an artifact, past the expectations, which have tests of their own."""
+    table = _judged(photos, store, **sections)
+
+    def build(work: Path) -> None:
+        table[table["accepted"]].drop(columns=["reasons", "accepted"]).to_parquet(work / "checked.parquet")
+
+    rows = [[row["row_id"], row["caption"]] for row in table[["row_id", "caption"]].to_dict("records")]
+    return store.get_or_build(CheckedManifest, digest_of([rows, sections]), build, inputs={})
+
+
+@pytest.fixture
+def recipe_for() -> Callable[..., Recipe]:
+    """See :func:`_recipe_for`."""
+    return _recipe_for
+
+
+@pytest.fixture
+def judged() -> Callable[..., pd.DataFrame]:
+    """See :func:`_judged`."""
+    return _judged
+
+
+@pytest.fixture
+def accepted_rows() -> Callable[..., CheckedManifest]:
+    """See :func:`_accepted_rows`."""
+    return _accepted_rows

@@ -1,19 +1,23 @@
 """Checking: bad rows go to quarantine with their reasons, the rest goes on, and a critical finding stops."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from darkroom.artifacts import CheckedManifest
+from darkroom.artifacts import CheckedManifest, QualityReport
 from darkroom.collect.manifest import collect
 from darkroom.errors import DataGateRefused, RecipeError
-from darkroom.quality.check import accept, check, find_suite, judge, read_manifest, summary
-from darkroom.recipe import Check, Collect, Split
+from darkroom.quality import releases
+from darkroom.quality.check import find_suite, gate, summary
+from darkroom.recipe import Recipe
 from darkroom.store import Store
+from darkroom.versions.log import latest_report, versions
 
 
 @pytest.fixture
@@ -35,9 +39,19 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def test_what_is_wrong_goes_to_quarantine_and_the_run_goes_on(photos: Path, tmp_path: Path) -> None:
-    store = Store(tmp_path / "store")
-    checked = accept(check(collect(Collect(source="folder", path=str(photos)), store), Check(), Split(), store))
+@pytest.fixture
+def gated(recipe_for: Callable[..., Recipe]) -> Callable[..., CheckedManifest]:
+    """Collects and checks a folder of pictures, as a run does."""
+
+    def run(photos: Path, store: Store, **sections: Any) -> CheckedManifest:
+        plan = recipe_for(photos, **sections)
+        return gate(collect(plan.collect, store), plan, store)
+
+    return run
+
+
+def test_what_is_wrong_goes_to_quarantine_and_the_run_goes_on(photos: Path, tmp_path: Path, gated) -> None:
+    checked = gated(photos, Store(tmp_path / "store"))
     assert isinstance(checked, CheckedManifest)
     found = summary(checked)
     assert (found["rows"], found["accepted"], found["quarantined"], found["duplicates"]) == (43, 40, 3, 1)
@@ -47,43 +61,75 @@ def test_what_is_wrong_goes_to_quarantine_and_the_run_goes_on(photos: Path, tmp_
     assert quarantine["cut.png"][0].startswith("check: undecodable: ")
     accepted = pd.read_parquet(checked.path / "checked.parquet")
     assert not set(accepted["path"]) & set(quarantine.index)
-    assert (checked.path / found["docs"]).is_file()
+    for page in ("docs", "review"):
+        assert (checked.path / found[page]).is_file()
 
 
-def test_copies_share_a_cluster(photos: Path, tmp_path: Path) -> None:
-    store = Store(tmp_path / "store")
-    rows = judge(
-        read_manifest(collect(Collect(source="folder", path=str(photos)), store)),
-        Check(),
-        Split(),
-        store,
-        lambda done, total: None,
-    ).set_index("path")
+def test_copies_share_a_cluster(photos: Path, tmp_path: Path, judged) -> None:
+    rows = judged(photos, Store(tmp_path / "store")).set_index("path")
     assert rows.loc["00.png", "duplicate_cluster"] == rows.loc["copy.bmp", "duplicate_cluster"]
     assert rows["duplicate_cluster"].nunique() == 41  # forty, and the one without a caption
 
 
-def test_a_critical_finding_refuses_and_keeps_the_report(photos: Path, tmp_path: Path) -> None:
+def test_a_critical_finding_refuses_and_keeps_the_report(photos: Path, tmp_path: Path, recipe_for) -> None:
     store = Store(tmp_path / "store")
     for path in photos.glob("[0-3]?.png"):
         path.write_bytes(b"broken")
-    report = check(collect(Collect(source="folder", path=str(photos)), store), Check(), Split(), store)
+    seen: list[QualityReport] = []
+    plan = recipe_for(photos)
     with pytest.raises(DataGateRefused, match="the data was refused") as caught:
-        accept(report)
+        gate(collect(plan.collect, store), plan, store, show=seen.append)
     assert caught.value.exit_status == 3
-    assert str(report.path / summary(report)["docs"]) in str(caught.value)
-    assert (report.path / summary(report)["docs"]).is_file()
+    assert str(seen[0].path / summary(seen[0])["review"]) in str(caught.value)
+    assert not versions("photos", store)
+    assert latest_report("photos", store) == seen[0]
 
 
-def test_measuring_is_remembered(photos: Path, tmp_path: Path) -> None:
+def test_measuring_is_remembered(photos: Path, tmp_path: Path, judged) -> None:
     store = Store(tmp_path / "store")
-    rows = read_manifest(collect(Collect(source="folder", path=str(photos)), store))
-    first = judge(rows, Check(), Split(), store, lambda done, total: None)
+    first = judged(photos, store)
     for path in (store.root / "pictures").rglob("*"):
         if path.is_file():
             path.write_bytes(b"never opened again")
-    second = judge(rows, Check(), Split(), store, lambda done, total: None)
-    pd.testing.assert_frame_equal(first, second)
+    pd.testing.assert_frame_equal(first, judged(photos, store))
+
+
+def test_the_same_batch_is_the_same_version_and_the_next_builds_upon_it(photos: Path, tmp_path: Path, gated) -> None:
+    store = Store(tmp_path / "store")
+    first = gated(photos, store)
+    again = gated(photos, store)
+    assert again == first
+    assert again.reused
+    assert [one.number for one in versions("photos", store)] == [1]
+    sides = pd.read_parquet(first.path / "checked.parquet").set_index("row_id")["split"]
+    lines = [json.loads(line) for line in (photos / "metadata.jsonl").read_text().splitlines()]
+    lines[5]["text"] = "a new caption"
+    Image.effect_noise((16, 16), 90).convert("RGB").save(photos / "new.png")
+    lines.append({"file_name": "new.png", "text": "another"})
+    (photos / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    second = gated(photos, store, split={"validation_share": 0.9})
+    assert summary(second)["changes"] == {"new": 1, "changed": 1, "gone": 0}
+    now = pd.read_parquet(second.path / "checked.parquet").set_index("row_id")["split"]
+    assert now.loc[sides.index].equals(sides)  # sticky, whatever the share for new pictures
+    assert [one.previous for one in versions("photos", store)] == [None, first.digest]
+
+
+def test_a_released_row_is_used_and_says_so(photos: Path, tmp_path: Path, gated) -> None:
+    store = Store(tmp_path / "store")
+    sections: dict[str, Any] = {"check": {"licences": ["CC0-1.0"]}}
+    checked = gated(photos, store, **sections)
+    refused = pd.read_parquet(checked.path / "quarantine.parquet")
+    row = refused[refused["path"] == "mute.png"]
+    assert "licence not allowed" in " ".join(row["reasons"].iloc[0])
+    with pytest.raises(RecipeError, match="no caption cannot be released"):
+        releases.release("photos", row, store)
+    lines = (photos / "metadata.jsonl").read_text() + '\n{"file_name": "mute.png", "text": "not mute", "license": "x"}'
+    (photos / "metadata.jsonl").write_text(lines)
+    checked = gated(photos, store, **sections)
+    refused = pd.read_parquet(checked.path / "quarantine.parquet")
+    releases.release("photos", refused[refused["path"] == "mute.png"], store, who="Ada")
+    accepted = pd.read_parquet(gated(photos, store, **sections).path / "checked.parquet").set_index("path")
+    assert "released: by Ada" in accepted.loc["mute.png", "flags"][-1]
 
 
 def test_an_unknown_suite_is_named_with_those_there_are() -> None:
