@@ -87,6 +87,7 @@ def run(tables: Mapping[str, "pd.DataFrame"], suites: Mapping[str, Path], out: P
 
         loaded = {name: _suite(name, content, suites[name], tables[name].columns) for name, content in contents.items()}
         context = _context(out / SITE)
+        # For the rest of this process; nothing else in darkroom gives Great Expectations tables.
         gx.datasource.fluent.PandasDatasource.execution_engine_override = custom.Engine
         source = context.data_sources.add_pandas("tables")
         run_id = RunIdentifier(run_name=re.sub(r"[^\w-]+", "-", run_name))  # names a folder
