@@ -36,6 +36,7 @@ BROKEN = {
 EXAMPLES = 3  # unexpected values named in a finding; the page has up to 20
 # Results hold counts and the first 20 unexpected rows; with the index query Great Expectations would write out all.
 RESULTS = {"result_format": "SUMMARY", "partial_unexpected_count": 20, "return_unexpected_index_query": False}
+TEXT, SENTENCE = 300, 2000  # longest value and longest sentence that are kept, in characters
 VALUE = "value"  # of an unexpected row, beside its path
 REASONS = ("reasons", "flags")  # columns of lists of reasons, of which rules see the kinds
 
@@ -87,6 +88,7 @@ def run(tables: Mapping[str, "pd.DataFrame"], suites: Mapping[str, Path], out: P
 
         loaded = {name: _suite(name, content, suites[name], tables[name].columns) for name, content in contents.items()}
         context = _context(out / SITE)
+        # For the rest of this process; nothing else in darkroom gives Great Expectations tables.
         gx.datasource.fluent.PandasDatasource.execution_engine_override = custom.Engine
         source = context.data_sources.add_pandas("tables")
         run_id = RunIdentifier(run_name=re.sub(r"[^\w-]+", "-", run_name))  # names a folder
@@ -260,8 +262,13 @@ def _plain(entry: dict[str, Any]) -> dict[str, Any]:
         "severity": SEVERITIES[0] if raised else config.get("severity") or SEVERITIES[0],
         "success": entry["success"] is True,
         "raised": raised,
-        "result": docs.shorten(entry["result"]),
+        "result": docs.shorten(entry["result"], _longest(entry)),
     }
+
+
+def _longest(entry: Mapping[str, Any]) -> int:
+    """Characters of a result's texts. The values in a sentence are short already, but there can be many."""
+    return SENTENCE if entry["result"].get("is_sentence") else TEXT
 
 
 def _rule(config: Mapping[str, Any]) -> str:
@@ -345,7 +352,7 @@ def _store_masked(context: "EphemeralDataContext", key: Any, whole: dict[str, An
 
 def _for_docs(entry: dict[str, Any], raised: str | None) -> dict[str, Any]:
     """One result as its page shows it."""
-    result = docs.mask(entry["result"])
+    result = docs.mask(entry["result"], _longest(entry))
     if result.get("partial_unexpected_index_list") and result.get("partial_unexpected_counts"):
         result["unexpected_index_list"] = result["partial_unexpected_index_list"]  # shows the rows' paths
     info = {"raised_exception": raised is not None, "exception_message": docs.mask(raised)}

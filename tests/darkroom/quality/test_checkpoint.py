@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from darkroom.errors import RecipeError
-from darkroom.quality import checkpoint
+from darkroom.quality import checkpoint, drift
 
 SUITES = Path(__file__).parents[3] / "expectations"
 
@@ -32,15 +32,20 @@ def judge(tmp_path: Path) -> Callable[..., checkpoint.Outcome]:
 def digits(rows: int = 1797) -> pd.DataFrame:
     """A table like that of the digits: captions in two languages, everything accepted."""
     numbers = pd.Series(range(rows))
+    digests = numbers.map(lambda number: f"{number + 5000:064x}")
+    words = pd.Series(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])[numbers % 10]
+    words = words.reset_index(drop=True)
     return pd.DataFrame(
         {
             "row_id": numbers.map("{:064x}".format),
-            "id": numbers.map(lambda number: f"{number + 5000:064x}"),
+            "id": digests,
             "path": numbers.map("{:04d}.png".format),
             "source": "digits",
             "licence": "CC-BY-4.0",
-            "caption": numbers.map(lambda number: "手写数字七" if number % 2 else "a handwritten seven"),
-            "label": "seven",
+            "origin": None,
+            "caption": ("a handwritten " + words).where(numbers % 3 > 0, "手写数字" + words),
+            "label": words,
+            "sidecar": None,
             "width": 8,
             "height": 8,
             "format": "PNG",
@@ -53,31 +58,46 @@ def digits(rows: int = 1797) -> pd.DataFrame:
             "brightness_p5": 0.0,
             "brightness_p99": 254.2,
             "saturation": 0.0,
-            "duplicate_cluster": numbers.map("{:064x}".format),
-            "caption_words": 2,
-            "reasons": "",
+            "border": 0.0,
+            "alpha": 0.0,
+            "pixels": digests,
+            "phash": None,
+            "dhash": None,
+            "crops": None,
+            "descriptor": digests.map(lambda digest: digest * 6),
+            "converted": [[] for _ in numbers],
+            "working": digests,
+            "caption_source": "source",
+            "mended": [[] for _ in numbers],
+            "caption_words": 3,
+            "caption_tokens": None,
+            "caption_language": ["en" if number % 3 else "zh" for number in numbers],
+            "duplicate_cluster": digests,
+            "split": ["train" if number % 5 else "validation" for number in numbers],
+            "flags": [[] for _ in numbers],
+            "reasons": [[] for _ in numbers],
             "accepted": True,
         }
     )
 
 
-def judge_both(table: pd.DataFrame, out: Path) -> checkpoint.Outcome:
-    accepted = table[table["accepted"]].reset_index(drop=True)
-    files = {name: SUITES / f"{name}.json" for name in ("manifest", "pictures")}
-    return checkpoint.run({"manifest": table, "pictures": accepted}, files, out, run_name="test")
+def judge_all(table: pd.DataFrame, out: Path, *names: str) -> checkpoint.Outcome:
+    """By the built-in suites, or some of them."""
+    tables = {"manifest": table, "pictures": table[table["accepted"]], "drift": drift.compare(table, None).table()}
+    tables = {name: tables[name] for name in names or tables}
+    return checkpoint.run(tables, {name: SUITES / f"{name}.json" for name in tables}, out, run_name="test")
 
 
 def refused(table: pd.DataFrame, rows: int, reason: str) -> pd.DataFrame:
     """The table with its first rows refused and unmeasured."""
     table = table.astype({"width": "float64", "height": "float64", "entropy": "float64"})
-    table.loc[: rows - 1, ["width", "height", "entropy"]] = None
-    table.loc[: rows - 1, "reasons"] = reason
-    table.loc[: rows - 1, "accepted"] = False
-    return table
+    table.loc[: rows - 1, ["width", "height", "entropy", "working", "split", "duplicate_cluster"]] = None
+    kept = table.index >= rows
+    return table.assign(reasons=[[] if good else [reason] for good in kept], accepted=kept)
 
 
 def test_the_built_in_suites_hold_for_the_digits(tmp_path: Path) -> None:
-    outcome = judge_both(digits(), tmp_path)
+    outcome = judge_all(digits(), tmp_path)
     assert outcome.passed
     assert outcome.findings == ()
     assert outcome.evaluated == sum(len(json.loads(path.read_text())["expectations"]) for path in SUITES.glob("*.json"))
@@ -86,15 +106,15 @@ def test_the_built_in_suites_hold_for_the_digits(tmp_path: Path) -> None:
 
 
 def test_ten_good_pictures_suffice_and_one_bad_file_stops_nothing(tmp_path: Path) -> None:
-    assert judge_both(digits(10), tmp_path / "ten").passed
-    outcome = judge_both(refused(digits(20), 1, "check: undecodable: OSError: cut short"), tmp_path / "bad")
+    assert judge_all(digits(10), tmp_path / "ten", "pictures").passed
+    outcome = judge_all(refused(digits(20), 1, "check: undecodable: OSError: cut short"), tmp_path / "bad", "manifest")
     assert outcome.passed
     assert any("unreadable" in finding.rule for finding in outcome.findings)
 
 
 @pytest.mark.parametrize("reason", ["collect: unreadable: gone", "check: no caption"])
 def test_mostly_refused_pictures_stop_a_run(tmp_path: Path, reason: str) -> None:
-    assert not judge_both(refused(digits(40), 25, reason), tmp_path).passed
+    assert not judge_all(refused(digits(40), 25, reason), tmp_path, "manifest").passed
 
 
 def test_only_critical_findings_stop_a_run(judge: Callable[..., checkpoint.Outcome]) -> None:
@@ -150,7 +170,7 @@ def test_a_file_that_is_no_suite_is_named(tmp_path: Path, text: str) -> None:
 
 
 def test_empty_tables_are_refused_and_do_not_crash(tmp_path: Path) -> None:
-    assert not judge_both(digits(12).head(0), tmp_path / "rows").passed
+    assert not judge_all(digits(12).head(0), tmp_path / "rows").passed
     suite = {"manifest": SUITES / "manifest.json"}
     assert not checkpoint.run({"manifest": pd.DataFrame()}, suite, tmp_path / "columns", run_name="test").passed
 
@@ -159,8 +179,119 @@ def test_the_same_table_gives_the_same_result(tmp_path: Path, capfd: pytest.Capt
     table = refused(digits(20), 5, "check: no caption")
     texts = []
     for name in ("one", "two"):
-        judge_both(table, tmp_path / name)
+        judge_all(table, tmp_path / name, "manifest", "drift")
         texts.append((tmp_path / name / "result.json").read_bytes())
     assert texts[0] == texts[1]
     assert capfd.readouterr() == ("", "")
     assert logging.getLogger("great_expectations").level != logging.CRITICAL + 1
+
+
+def test_rules_are_plenty_and_every_one_explains_itself() -> None:
+    suites = {path.stem: json.loads(path.read_text("utf-8"))["expectations"] for path in SUITES.glob("*.json")}
+    rules = [rule for suite in suites.values() for rule in suite]
+    assert len(rules) >= 30
+    assert {rule["severity"] for rule in rules} == set(checkpoint.SEVERITIES)
+    assert all(rule["notes"].endswith(".") and len(rule["notes"].split()) >= 5 for rule in rules)
+    for suite in suites.values():
+        asked = [json.dumps([rule["type"], rule["kwargs"]], sort_keys=True) for rule in suite]
+        assert len(set(asked)) == len(asked)
+
+
+def test_what_makes_training_wrong_stops_a_run(tmp_path: Path) -> None:
+    table = digits(60)
+    spoilt = {name: table[name].where(table.index > 1, "x") for name in ("duplicate_cluster", "row_id", "id")}
+    sides = ["train" if number == 1 else "validation" for number in range(60)]
+    table = table.assign(**spoilt, working=table["working"].where(table.index > 1), width=4, split=sides)
+    outcome = judge_all(table, tmp_path, "manifest", "pictures")
+    said = " ".join(finding.rule for finding in outcome.findings if finding.severity == "critical")
+    for rule in (
+        "both sides of the split", "id of its own", "sha256 of its bytes", "a working copy", "8 pixels wide",
+        "there to train on", "Row ids are sha256",
+    ):  # fmt: skip
+        assert rule in said
+
+
+def test_what_asks_for_a_look_is_a_warning(tmp_path: Path) -> None:
+    table = digits(400).assign(
+        label=lambda rows: rows["label"].where(rows.index > 0, "rare"),
+        licence=lambda rows: rows["licence"].where(rows.index > 2, "CC BY-NC 4.0"),
+        caption="a photo",
+        sharpness=3.0,
+        flags=[["check: blurred: 3"]] * 400,
+        caption_source="label",
+        mended=[["spaces"]] * 400,
+        split=["train" if number else "validation" for number in range(400)],
+        border=0.5,
+    )
+    outcome = judge_all(table, tmp_path, "pictures")
+    assert outcome.passed
+    said = " ".join(finding.rule for finding in outcome.findings if finding.severity == "warning")
+    for word in (
+        "rarest",
+        "licence forbids",
+        "shared by",
+        "sharp",
+        "remark",
+        "came with",
+        "mended",
+        "kept for",
+        "frames",
+    ):
+        assert word in said
+    seen = {finding.rule: finding.observed for finding in outcome.findings}
+    assert any('"rare", 1' in observed for observed in seen.values())
+    assert any('"CC BY-NC 4.0" in "0000.png"' in observed for observed in seen.values())
+
+
+def test_data_without_labels_captions_and_numbers_raise_nothing(tmp_path: Path) -> None:
+    blank = {
+        "label": None,
+        "caption": None,
+        "caption_language": None,
+        "licence": None,
+        "bytes": None,
+        "sharpness": None,
+    }
+    outcome = judge_all(digits(30).assign(**blank), tmp_path, "manifest", "pictures")
+    assert not [finding for finding in outcome.findings if "could not be evaluated" in finding.observed]
+    assert outcome.passed
+
+
+def test_drift_is_reported_and_stops_nothing(tmp_path: Path) -> None:
+    old = digits(300)
+    found = drift.compare(old.assign(brightness_p99=100.0), old)
+    outcome = checkpoint.run({"drift": found.table()}, {"drift": SUITES / "drift.json"}, tmp_path, run_name="test")
+    assert outcome.passed
+    assert [finding.severity for finding in outcome.findings] == ["warning", "info"]
+    assert "the median is 100 and was 254" in outcome.findings[0].observed
+
+
+def test_rules_see_the_kinds_of_reasons_and_not_their_details(judge: Callable[..., checkpoint.Outcome]) -> None:
+    table = digits(12)
+    table["reasons"] = [["check: duplicate: of a; check: no caption.png"], *[[] for _ in range(11)]]
+    outcome = judge(
+        table,
+        expectation("column_values_to_not_match_regex", column="reasons", regex="no caption"),
+        expectation("share_of_flag_at_most", column="reasons", kinds=["no caption"], max_share=0),
+        expectation("share_of_flag_at_most", "info", column="reasons", kinds=["dup*"], max_share=0),
+    )
+    assert [finding.severity for finding in outcome.findings] == ["info"]
+    assert "duplicate" in outcome.findings[0].observed
+
+
+def test_rows_are_named_whatever_the_index_and_condition(judge: Callable[..., checkpoint.Outcome]) -> None:
+    table = digits(40).iloc[::-1].set_index(pd.Index(range(7, 47)))
+    table["width"] = [int(path[:4]) for path in table["path"]]
+    condition = {"row_condition": 'label=="seven"', "condition_parser": "pandas"}
+    outcome = judge(
+        table,
+        expectation("column_values_to_be_between", column="width", max_value=38),
+        expectation("column_values_to_be_between", column="width", max_value=30, **condition),
+        expectation("column_values_to_not_be_null", column="sidecar"),
+        expectation("column_pair_values_to_be_equal", column_A="width", column_B="height"),
+    )
+    observed = [finding.observed for finding in outcome.findings]
+    assert '1 of 40 rows (2.5 %), such as 39 in "0039.png"' in observed[0]
+    assert '1 of 4 rows (25 %), such as 37 in "0037.png"' in observed[1]
+    assert 'null in "0039.png"' in observed[2]
+    assert "39 of 40 rows" in observed[3]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from darkroom.quality import checkpoint, docs
+from darkroom.quality import checkpoint, docs, drift
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -17,6 +17,20 @@ HOSTILE = (
     "</td></table><iframe src=//evil.example></iframe>",
     "$column ${severity} {{section_id}} {% raw %} `x` \\ufdd0 &lt;b&gt;",
     "two\nlines",
+)
+# Darkroom's own rules, each such that its page shows values of the data.
+OWN: tuple[tuple[str, dict[str, object]], ...] = (
+    ("one_value_per_group", {"column": "caption", "group": "label"}),
+    ("class_balance", {"column": "label", "min_ratio": 1}),
+    ("groups_of_at_least", {"column": "licence", "min_rows": 2}),
+    ("share_of_flag_at_most", {"column": "flags", "max_share": 0}),
+    ("share_of_value_between", {"column": "licence", "value": HOSTILE[0], "max_share": 0}),
+    ("commonest_share_at_most", {"column": "label", "max_share": 0, "min_rows": 0}),
+    ("shares_to_be_shown", {"column": "licence"}),
+    ("shares_to_be_shown", {"column": "converted"}),
+    ("quantiles_between", {"column": "number", "quantiles": {"0.5": [99, None]}}),
+    ("aspect_ratio_at_most", {"column_A": "number", "column_B": "height", "max_ratio": 1}),
+    ("licences_to_be_open", {"column": "licence"}),
 )
 RUNS = {"script", "img", "svg", "iframe", "object", "embed", "style", "form", "base"}
 
@@ -47,8 +61,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "path": [f"{caption}.png" for caption in HOSTILE],
             "caption": HOSTILE,
             "number": range(len(HOSTILE)),
+            "label": [HOSTILE[0]] * 2 + [HOSTILE[1]] + list(HOSTILE[3:]),
+            "licence": [f"{text} CC BY-NC" for text in HOSTILE],
+            "height": 1,
+            "flags": [[f"check: {text.replace(': ', ' ')}: of it"] for text in HOSTILE],
+            "converted": [[text] for text in HOSTILE],
         }
     )
+    shown = {"kind": "category", "level": "much"}
+    drifted = pd.DataFrame([{**shown, "measure": text, "sentence": f"label: {text} had 1 %."} for text in HOSTILE])
+    assert {"measure", "kind", "level", "sentence"} <= set(drift.compare(table, None).table().columns)
     expectations = [
         {"type": f"expect_column_{kind}", "kwargs": {"column": "caption", **more}, "severity": severity, "notes": notes}
         for kind, more, severity, notes in (
@@ -65,15 +87,23 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ("values_to_not_be_null", {}, "info", "Captions are there."),
         )
     ]
+    expectations += [
+        {"type": f"expect_{kind}", "kwargs": kwargs, "severity": "info", "notes": f"Own: {kind}."}
+        for kind, kwargs in OWN
+    ]
     (out / "mine.json").write_text(json.dumps({"expectations": expectations}), "utf-8")
-    outcome = checkpoint.run({"mine": table}, {"mine": out / "mine.json"}, out, run_name="../odd name <b>")
+    rule = {"type": "expect_drift_at_most", "kwargs": {}, "severity": "warning", "notes": "Nothing changed."}
+    (out / "drift.json").write_text(json.dumps({"expectations": [rule]}), "utf-8")
+    tables, files = {"mine": table, "drift": drifted}, {name: out / f"{name}.json" for name in ("mine", "drift")}
+    outcome = checkpoint.run(tables, files, out, run_name="../odd name <b>")
     return (out / outcome.docs).parent
 
 
 @pytest.fixture(scope="module")
 def pages(site: Path) -> dict[str, Page]:
-    found = {path.relative_to(site).parts[0]: Page(path) for path in site.rglob("*.html")}
-    assert found.keys() == {"index.html", "expectations", "validations"}
+    found = {"/".join(path.relative_to(site).with_suffix("").parts[:2]): Page(path) for path in site.rglob("*.html")}
+    kinds = {f"{kind}/{name}" for kind in ("expectations", "validations") for name in ("mine", "drift")}
+    assert found.keys() == {"index", *kinds}
     return found
 
 
@@ -102,11 +132,14 @@ def test_no_page_holds_what_runs(pages: dict[str, Page]) -> None:
 
 
 def test_hostile_text_is_shown_as_it_is(pages: dict[str, Page]) -> None:
-    shown = " ".join(pages["validations"].text.split())
+    shown = " ".join(pages["validations/mine"].text.split())
+    drifted = " ".join(pages["validations/drift"].text.split())
     for caption in HOSTILE:
         plain = " ".join(caption.split())
         assert plain in shown
         assert f"{plain}.png" in shown
+        assert f"{plain} CC BY-NC" in shown
+        assert plain in drifted
     assert "Captions are <b>one</b> letter $column." in shown
     for page in pages.values():
         assert not re.search("[\ufdd0-\ufdef]", page.text)
@@ -126,17 +159,17 @@ def test_links_lead_to_pages_of_the_site(site: Path) -> None:
 
 
 def test_the_pages_say_how_severe_and_why(pages: dict[str, Page]) -> None:
-    assert "refused" in pages["index.html"].text
-    assert "could not be evaluated" in pages["index.html"].text
-    for name in ("expectations", "validations"):
+    assert "refused" in pages["index"].text
+    assert "could not be evaluated" in pages["index"].text
+    for name in ("expectations/mine", "validations/mine"):
         assert "Captions are one of a few." in pages[name].text
         assert "expect_column_values_to_be_in_set" in pages[name].text
     severities = [
         attributes["class"] or ""
-        for _, attributes in pages["validations"].elements
+        for _, attributes in pages["validations/mine"].elements
         if "severity" in (attributes.get("class") or "")
     ]
-    assert sorted(severities) == ["severity critical", *["severity info"] * 4, "severity warning"]
+    assert sorted(severities) == ["severity critical", *["severity info"] * (4 + len(OWN)), "severity warning"]
 
 
 def test_the_site_is_small(site: Path) -> None:
