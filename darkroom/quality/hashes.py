@@ -74,19 +74,22 @@ def to_hex(hashes: np.ndarray) -> str:
     return hashes.astype(">u8").tobytes().hex()
 
 
-def perceptual(cells: np.ndarray) -> tuple[str, str, str]:
-    """Brightness float32[SIDE, SIDE], 0-255 -> (pHash: 16 hex digits, dHash: 32, pHashes of the crops: 16 for each)."""
+def perceptual(cells: np.ndarray) -> tuple[str | None, str | None, str | None]:
+    """Brightness float32[SIDE, SIDE], 0-255 -> (pHash: 16 hex digits, dHash: 32, pHashes of the crops: 16 for each).
+
+    None for a picture that is flat, and no hash for a crop that is: with nothing in it, it is like any other.
+    """
     operator, rows, columns = _operator()
     every = operator @ cells @ operator.T
-    across, down = every[:8, 8:17], every[8:17, :8]
-    waves = every[rows[:, :, None], columns[:, None, :]]  # [crops, 9, 9], the whole picture first
+    waves = every[rows[:, :, None], columns[:, None, :]]  # [whole and crops, 9, 9]
     bits = waves[:, :8, :8] > SILENCE
     bits[:, 0, 0] = waves[:, 0, 8] + waves[:, 8, 0] > SILENCE
-    # A crop with nothing in it is like any other: only those with some contrast tell pictures apart.
-    power = (waves[:, :8, :8] ** 2).sum(axis=(1, 2)) - waves[:, 0, 0] ** 2
-    hashes = _integers(bits)
-    pair = _integers(np.stack([_outward(across), _outward(down.T).T]))
-    return to_hex(hashes[:1]), to_hex(pair), to_hex(hashes[1:][power[1:] > CONTRAST**2])
+    power = np.einsum("kij,kij->k", waves, waves) - waves[:, 0, 0] ** 2
+    hashes, told = _integers(bits), power > CONTRAST**2
+    if not told[0]:
+        return None, None, None
+    pair = _integers(np.stack([_outward(every[:8, 8:17]), _outward(every[8:17, :8].T).T]))
+    return to_hex(hashes[:1]), to_hex(pair), to_hex(hashes[1:][told[1:]])
 
 
 def _intervals() -> tuple[list[tuple[float, float]], list[tuple[int, int]]]:
