@@ -1,7 +1,7 @@
 """Perceptual hashes of which every flip and turn follows by exact bit operations, and hashes of fixed crops.
 
-A hash is made of a picture's brightness, brought to ``SIDE`` x ``SIDE`` cells whatever its shape. Bit ``8 u + v``,
-counted from the most significant, belongs to row ``u`` and column ``v`` of an 8 x 8 table.
+A hash is made of a picture's brightness in at most ``SIDE`` x ``SIDE`` cells, and does not depend on its shape. Bit
+``8 u + v``, counted from the most significant, belongs to row ``u`` and column ``v`` of an 8 x 8 table.
 
 pHash (after Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010): the signs of the 8 x 8
 lowest coefficients of the discrete cosine transform. Zauner compares with their median; a sign is kept here because a
@@ -75,68 +75,82 @@ def to_hex(hashes: np.ndarray) -> str:
 
 
 def perceptual(cells: np.ndarray) -> tuple[str | None, str | None, str | None]:
-    """Brightness float32[SIDE, SIDE], 0-255 -> (pHash: 16 hex digits, dHash: 32, pHashes of the crops: 16 for each).
+    """float32[H, W] of brightness, 0-255 -> (pHash: 16 hex digits, dHash: 32, pHashes of the crops: 16 for each).
 
     None for a picture that is flat, and no hash for a crop that is: with nothing in it, it is like any other.
     """
-    operator, rows, columns = _operator()
-    every = operator @ cells @ operator.T
-    waves = every[rows[:, :, None], columns[:, None, :]]  # [whole and crops, 9, 9]
-    bits = waves[:, :8, :8] > SILENCE
-    bits[:, 0, 0] = waves[:, 0, 8] + waves[:, 8, 0] > SILENCE
-    power = np.einsum("kij,kij->k", waves, waves) - waves[:, 0, 0] ** 2
-    hashes, told = _integers(bits), power > CONTRAST**2
-    if not told[0]:
+    steps, waves = _places()
+    every = (_operator(cells.shape[0]) @ cells @ _operator(cells.shape[1]).T).ravel()
+    found = every[waves]
+    power = np.einsum("ij,ij->i", found[:, 1:64], found[:, 1:64])
+    if power[0] <= CONTRAST**2:
         return None, None, None
-    pair = _integers(np.stack([_outward(every[:8, 8:17]), _outward(every[8:17, :8].T).T]))
-    return to_hex(hashes[:1]), to_hex(pair), to_hex(hashes[1:][told[1:]])
+    found[:, 0] = found[:, 64] + found[:, 65]
+    phashes = np.packbits(found[:, :64] > SILENCE, axis=1)
+    dhash = np.packbits(every[steps] > EQUAL)
+    return phashes[0].tobytes().hex(), dhash.tobytes().hex(), phashes[1:][power[1:] > CONTRAST**2].tobytes().hex()
 
 
-def _intervals() -> tuple[list[tuple[float, float]], list[tuple[int, int]]]:
-    """(parts of a side, the crops as pairs (down, across) of them); the whole picture is the first of both."""
-    kept = (0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)
-    parts = [(0.0, 1.0)]
-    crops = [(0, 0)]
-    for share in kept:
+def parts_and_crops() -> tuple[list[tuple[float, float]], list[tuple[int, int]]]:
+    """(parts of a side from 0 to 1, the crops as pairs of parts (down, across)); the whole is the first of both.
+
+    The middle in seven sizes, four sides and four corners in two, and the squares out of the middle of 4:3, 3:2 and
+    16:9. Of 632 photos, each second one cropped and saved at JPEG quality 80, a crop's pHash is within 8 bits of one of
+    these where up to 15 % was cut off all around, 10 % off a side or 20 % off a corner (100 %), for the middle square
+    (99 %), for crops anywhere with 90-100 % of each side (93 %), with 80-90 % (43 %) and with 60-80 % (3 %). Within 8
+    bits were also 1 of 398,792 pairs of different photos, none within 6. (Nine crops found 71, 10 and 2 % of the crops
+    anywhere, 75 found 100, 67 and 9 %, with 7 false pairs.)
+    """
+    parts, crops = [(0.0, 1.0)], [(0, 0)]
+    for share in (0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5):
         parts.append(((1 - share) / 2, (1 + share) / 2))
         crops.append((len(parts) - 1, len(parts) - 1))
     for share in (0.9, 0.8):
         low, high = len(parts), len(parts) + 1
         parts += [(0.0, share), (1 - share, 1.0)]
         crops += [(low, low), (low, high), (high, low), (high, high), (0, low), (0, high), (low, 0), (high, 0)]
+    for share in (3 / 4, 2 / 3, 9 / 16):
+        parts.append(((1 - share) / 2, (1 + share) / 2))
+        crops += [(0, len(parts) - 1), (len(parts) - 1, 0)]
     return parts, crops
 
 
 @cache
-def _operator() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(float32[17 + 9 parts, SIDE]: cells in 8 and 9 and waves of every part of a side, rows[crops, 9], columns)."""
-    parts, crops = _intervals()
-    means = [_overlaps(np.linspace(0, 1, count + 1)) * count for count in (8, 9)]
-    operator = np.concatenate([*means, *(_waves(start, stop) for start, stop in parts)]).astype(np.float32)
-    index = 17 + 9 * np.array(crops)[:, :, None] + np.arange(9)
-    return operator, index[:, 0], index[:, 1]
+def _operator(count: int) -> np.ndarray:
+    """What :func:`perceptual` multiplies a side of ``count`` cells by: float32[16 + 9 parts, count].
+
+    Rows 0-7 are means of eighths of the side, 8-15 steps outwards between ninths, then the nine waves of every part.
+    """
+    means, finer = (_overlaps(np.linspace(0, 1, pieces + 1), count) * pieces for pieces in (8, 9))
+    outward = np.diff(finer, axis=0) * np.where(np.arange(8) < 4, -1, 1)[:, None]
+    waves = [_waves(start, stop, count) for start, stop in parts_and_crops()[0]]
+    return np.concatenate([means, outward, *waves]).astype(np.float32)
 
 
-def _overlaps(edges: np.ndarray) -> np.ndarray:
-    """What of each interval between edges lies in each cell of the unit side: [intervals, SIDE]."""
-    cells = np.linspace(0, 1, SIDE + 1)
+@cache
+def _places() -> tuple[np.ndarray, np.ndarray]:
+    """Where in the flat product dHash's steps are, [128], and the waves, [crops, 66]: 8 x 8, then two of the ninth."""
+    parts, crops = parts_and_crops()
+    size, table = 16 + 9 * len(parts), np.arange(8)
+    steps = [table[:, None] * size + 8 + table, (8 + table)[:, None] * size + table]
+    u, v = np.append(np.repeat(table, 8), (0, 8)), np.append(np.tile(table, 8), (8, 0))
+    waves = [(16 + 9 * down + u) * size + 16 + 9 * across + v for down, across in crops]
+    return np.concatenate(steps).ravel(), np.stack(waves)
+
+
+def _overlaps(edges: np.ndarray, count: int) -> np.ndarray:
+    """What of each interval between edges lies in each cell of the unit side: [intervals, count]."""
+    cells = np.linspace(0, 1, count + 1)
     top = np.minimum(edges[1:, None], cells[None, 1:])
     return np.asarray((top - np.maximum(edges[:-1, None], cells[None, :-1])).clip(0))
 
 
-def _waves(start: float, stop: float) -> np.ndarray:
-    """Cosines over a part of the side, integrated over each cell: [9, SIDE]; row 0 is the mean."""
-    edges = (np.linspace(0, 1, SIDE + 1).clip(start, stop) - start) / (stop - start)
+def _waves(start: float, stop: float, count: int) -> np.ndarray:
+    """Cosines over a part of the side, integrated over each cell: [9, count]; row 0 is the mean."""
+    edges = (np.linspace(0, 1, count + 1).clip(start, stop) - start) / (stop - start)
     k = np.arange(1, 9)[:, None]
     rising = np.sin(np.pi * k * edges) / (np.pi * k) * np.sqrt(2)
     return np.concatenate([np.diff(edges)[None], np.diff(rising, axis=1)])
-
-
-def _outward(cells: np.ndarray) -> np.ndarray:
-    """[8, 9] -> bool[8, 8]: is a cell brighter than its neighbour nearer to the middle column?"""
-    difference = np.diff(cells, axis=1)
-    difference[:, :4] *= -1
-    return np.asarray(difference > EQUAL)
 
 
 def _integers(bits: np.ndarray) -> np.ndarray:

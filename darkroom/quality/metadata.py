@@ -128,18 +128,20 @@ def jpeg_header(content: bytes) -> JpegHeader:
 
 
 def jpeg_end(content: bytes, scan: int) -> int:
-    """Where the JPEG whose first scan's data starts at ``scan`` ends; its length when nothing marks the end."""
-    end = content.find(b"\xff\xd9", scan)
-    if end in (-1, len(content) - 2):  # data are escaped, so that the first such pair after a scan's start is the end
+    """Where the JPEG whose first scan's data starts at ``scan`` ends; its length when nothing marks the end.
+
+    What ends as a JPEG does is taken for one: a second picture behind the first is not looked for.
+    """
+    if content.endswith(b"\xff\xd9"):
         return len(content)
-    marker = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # ... but tables between the scans are not
+    marker = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
     place = scan
     while found := marker.search(content, place):
         kind = content[found.start() + 1]
         if kind == 0xD9:
             return found.end()
         place = found.end()
-        if kind != 0x01 and place + 2 <= len(content):
+        if kind != 0x01:  # tables between the scans may contain anything
             place += int.from_bytes(content[place : place + 2], "big")
     return len(content)
 

@@ -60,11 +60,15 @@ def measure(path: Path, rules: Rules, copy: Path) -> dict[str, Any]:
     Reasons and flags are texts "kind: detail". Raises ``OSError`` for what the disk does wrong, which is not held
     against the picture, and ``MemoryError``.
     """
-    learnt, rgb = look(path.read_bytes(), rules)
-    found = judged(learnt, rules)
-    if rgb is not None and "reason" not in found:
-        write_copy(rgb, copy, lossless=learnt["lossless"])
-    return found
+    return judged(learn(path, rules, copy), rules)
+
+
+def learn(path: Path, rules: Rules, copy: Path) -> dict[str, Any]:
+    """As :func:`measure`, but what is found whatever the rules: to keep, and to give to :func:`judged`."""
+    values, rgb = look(path.read_bytes(), rules)
+    if rgb is not None and "reason" not in judged(values, rules):
+        write_copy(rgb, copy, lossless=values["lossless"])
+    return values
 
 
 def look(content: bytes, rules: Rules) -> tuple[dict[str, Any], np.ndarray | None]:
@@ -140,12 +144,20 @@ def write_copy(rgb: np.ndarray, copy: Path, lossless: bool) -> None:
         content = png.tobytes()
     else:
         content = simplejpeg.encode_jpeg(rgb, quality=QUALITY, colorspace="RGB", colorsubsampling="444")
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    temporary = copy.with_name(f".{copy.name}.{os.getpid()}")
-    temporary.write_bytes(content)
+    temporary = f"{copy}.{os.getpid()}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    try:
+        handle = os.open(temporary, flags, 0o644)
+    except FileNotFoundError:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(temporary, flags, 0o644)
+    with os.fdopen(handle, "wb", buffering=0) as file:
+        file.write(content)
     os.replace(temporary, copy)
 
 
 def pixel_digest(rgb: np.ndarray) -> str:
     """HWC uint8 -> sha256: equal for equal pixels, whatever file they came in. Names clusters, so it decides sides."""
-    return hashlib.sha256(repr(rgb.shape).encode() + rgb.tobytes()).hexdigest()
+    digest = hashlib.sha256(repr(rgb.shape).encode())
+    digest.update(np.ascontiguousarray(rgb).data)
+    return digest.hexdigest()
