@@ -35,6 +35,7 @@ def session(plan: Collect, network: Network) -> "aiohttp.ClientSession":
             socket_factory=connectable,
         ),
         cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
         trust_env=False,  # a proxy of the environment would connect where the rules on addresses do not reach
         headers={"User-Agent": http.user_agent, "Accept-Encoding": "identity"},
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=http.timeout, sock_read=http.timeout),

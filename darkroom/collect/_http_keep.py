@@ -131,12 +131,19 @@ class Keeper:
             self._folders.add(folder)
         if isinstance(content, Path):
             os.replace(content, path)
-        elif not os.path.isfile(path):  # noqa: PTH113
+        elif _size(path) != len(content):  # it may lie there cut short: a machine went down
             temporary = f"{folder}/.{name}.{os.getpid()}.http"
-            with open(temporary, "wb", buffering=0) as file:  # noqa: PTH123
+            with open(temporary, "wb") as file:  # noqa: PTH123
                 file.write(content)
             os.replace(temporary, path)
         return digest
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return os.stat(path).st_size  # noqa: PTH116
+    except FileNotFoundError:
+        return None
 
 
 def clean(downloads: Path) -> None:

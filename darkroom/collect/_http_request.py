@@ -3,7 +3,8 @@
 import contextlib
 import os
 import threading
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from yarl import URL
 
 REDIRECTS = 5
+CODINGS = {"": None, "identity": None, "gzip": 31, "x-gzip": 31, "deflate": 15}  # and zlib's bits of each
 SPOOL_BYTES = 1 << 20  # larger bodies go through a file
 
 
@@ -134,7 +136,7 @@ class Requests:
                     raise Fault(f"HTTP {status}", transient=transient, after=after)
                 return await self._body(answer, body, noai)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _fault(error, job.target, answer, body.size, self._http.timeout) from error
+            raise _fault(error, job.target, answer, body.received, self._http.timeout) from error
         finally:
             body.discard()
 
@@ -144,12 +146,21 @@ class Requests:
             answer.close()
             raise body.too_large()
         coding = answer.headers.get("Content-Encoding", "").strip().lower()
-        if coding not in ("", "identity") and coding not in _codings():
+        if coding not in CODINGS:
             answer.close()
             raise Fault(f"its Content-Encoding {coding[:40]!r} is not understood")
+        bits = CODINGS[coding]
+        plain = None if bits is None else _Plain(bits)
         try:
             async for chunk in answer.content.iter_any():
-                body.add(chunk)
+                body.received += len(chunk)
+                if plain is None:
+                    body.add(chunk)
+                else:
+                    for part in plain.parts(chunk):
+                        body.add(part)
+            if plain is not None:
+                plain.end()
         except Fault:
             answer.close()  # the rest of it is not wanted
             raise
@@ -201,6 +212,7 @@ class Spool:
         self._file: IO[bytes] | None = None
         self._head = b""
         self.size = 0
+        self.received = 0  # bytes as they were sent, where they were compressed
 
     def add(self, chunk: bytes) -> None:
         self.size += len(chunk)
@@ -246,6 +258,25 @@ class Spool:
             self._path.unlink(missing_ok=True)
 
 
+class _Plain:
+    """Undoes a Content-Encoding piece by piece, so that a bomb is cut off; aiohttp does not miss a missing end."""
+
+    def __init__(self, bits: int) -> None:
+        self._inflate = zlib.decompressobj(bits)
+
+    def parts(self, chunk: bytes) -> Iterator[bytes]:
+        try:
+            while chunk and not self._inflate.eof:
+                yield self._inflate.decompress(chunk, SPOOL_BYTES)
+                chunk = self._inflate.unconsumed_tail
+        except zlib.error:
+            raise Fault("its compression is damaged", transient=True) from None
+
+    def end(self) -> None:
+        if not self._inflate.eof:
+            raise Fault("cut short: its compression does not end", transient=True)
+
+
 def parse(text: str, base: "URL | None" = None) -> "URL":
     """An address that can be fetched, relative to ``base`` where it is a redirect's; raises :class:`Fault`."""
     from yarl import URL
@@ -263,12 +294,6 @@ def parse(text: str, base: "URL | None" = None) -> "URL":
     if not host:
         raise Fault("not a valid address: it names no host")
     return url.with_fragment(None) if url.raw_fragment else url
-
-
-def _codings() -> set[str]:
-    from aiohttp.compression_utils import HAS_BROTLI
-
-    return {"gzip", "deflate", *(["br"] if HAS_BROTLI else [])}
 
 
 def _fault(error: Exception, target: "URL", answer: "aiohttp.ClientResponse | None", got: int, timeout: float) -> Fault:
