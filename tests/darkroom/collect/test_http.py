@@ -478,11 +478,17 @@ def test_no_cookie_and_no_proxy_of_the_environment(store: Store, monkeypatch: py
 
 
 def test_an_interrupted_collection_fetches_nothing_finished_again(store: Store) -> None:
-    with Server(lambda path, nth: replace(good(path), headers={"ETag": '"1"'})) as server:
+    hanging = {"delay": 30.0}
+
+    def answer(path: str, nth: int) -> Answer:
+        return replace(good(path), headers={"ETag": '"1"'}, delay=hanging["delay"] if int(path[1:]) >= 150 else 0.0)
+
+    with Server(answer) as server:
         urls = [server.url(f"/{number}") for number in range(300)]
         with contextlib.closing(items(addresses(*urls), plan(), store, network())) as found:
             taken = [next(found) for _ in range(60)]
         first = Counter(server.paths())
+        hanging["delay"] = 0.0
         assert set(first.values()) == {1}
         kept = sum(1 for _ in (store.root / "pictures").rglob("*") if _.is_file())
         assert 60 <= len(taken) <= kept <= len(first) < 300
