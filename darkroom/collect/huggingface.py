@@ -42,7 +42,7 @@ def items(plan: Collect, store: Store, web: Web | None = None, cache: Path | Non
             )
         yield from rows(_lines(data), f"{plan.split}", None, plan, store, web)
         return
-    from datasets import Image
+    from datasets import Image  # type: ignore[import-untyped]
 
     promise = _promise(data)  # before the cast, which makes another data set of it
     if isinstance(data.features[column], Image):
@@ -53,7 +53,7 @@ def items(plan: Collect, store: Store, web: Web | None = None, cache: Path | Non
 def load(plan: Collect, cache: Path | None = None) -> Any:
     """The split as a ``datasets.Dataset``."""
     try:
-        import datasets  # type: ignore[import-untyped]
+        import datasets
         from datasets.exceptions import DatasetNotFoundError  # type: ignore[import-untyped]
     except ImportError:
         raise RecipeError(

@@ -44,8 +44,10 @@ class Keeper:
     shared with the source where the file system can (``clone``), so that a copy takes no room.
     """
 
-    def __init__(self, store: Store, max_bytes: int, clone: Clone | None = None) -> None:
-        self._store, self.max_bytes = store, max_bytes
+    def __init__(
+        self, store: Store, max_bytes: int, clone: Clone | None = None, clock: Callable[[], int] = time.time_ns
+    ) -> None:
+        self._store, self.max_bytes, self._clock = store, max_bytes, clock
         self._pictures = f"{store.root}/pictures"
         self._incoming = Path(self._pictures, ".incoming")
         self._incoming.mkdir(parents=True, exist_ok=True)
@@ -86,7 +88,7 @@ class Keeper:
         picture_id, size = self._cloned(handle) or self._copied(source)
         facts = os.fstat(handle)
         # A file that was changed just now may change once more within one tick of its clock, unseen.
-        settled = fingerprint(facts) == mark and time.time_ns() - facts.st_ctime_ns > SETTLED_NS
+        settled = fingerprint(facts) == mark and self._clock() - facts.st_ctime_ns > SETTLED_NS
         return picture_id, size, settled
 
     def _cloned(self, handle: int) -> tuple[str, int] | None:
