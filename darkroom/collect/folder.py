@@ -10,6 +10,7 @@ A picture that nothing describes has no caption; a line without a picture is a r
 the run.
 """
 
+import functools
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -73,8 +74,13 @@ def class_of(path: str, numbered: bool) -> str | None:
 
     Each picture is looked at alone, so that one more picture never changes the label of another.
     """
-    for part in reversed(PurePosixPath(path).parent.parts):
-        if part.lower() not in NO_LABELS:
+    return _class_of_folder(path.rpartition("/")[0], numbered)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _class_of_folder(folder: str, numbered: bool) -> str | None:
+    for part in reversed(folder.split("/")):
+        if part and part.lower() not in NO_LABELS:
             return re.sub(r"^\d+_(?=.)", "", part) if numbered else part
     return None
 

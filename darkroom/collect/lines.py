@@ -91,18 +91,16 @@ def read_lines(open_file: Open, kind: str, where: str, strict: bool = True) -> I
         if kind == ".parquet":
             yield from _parquet(file, where)
             return
-        text = _text(file, where, strict, newline="" if kind in (".csv", ".tsv") else "\n")
-        try:
-            if kind in (".csv", ".tsv"):
-                yield from _csv(text, kind, where)
-            elif kind == ".txt":
-                for number, content in enumerate(text, start=1):
-                    if content.strip():
-                        yield number, {"url": content.strip()}
-            else:
-                yield from _jsonl(text)
-        except UnicodeDecodeError as error:
-            raise RecipeError(f"{where} is not UTF-8 ({error.reason}): save it as UTF-8") from None
+        with _text(file, where, strict, newline="" if kind in (".csv", ".tsv") else "\n") as text:
+            try:
+                if kind in (".csv", ".tsv"):
+                    yield from _csv(text, kind, where)
+                elif kind == ".txt":
+                    yield from ((number, {"url": line.strip()}) for number, line in enumerate(text, 1) if line.strip())
+                else:
+                    yield from _jsonl(text)
+            except UnicodeDecodeError as error:
+                raise RecipeError(f"{where} is not UTF-8 ({error.reason}): save it as UTF-8") from None
 
 
 def columns_of(open_file: Open, kind: str, where: str, wanted: set[str], strict: bool = True) -> list[str]:
@@ -111,8 +109,8 @@ def columns_of(open_file: Open, kind: str, where: str, wanted: set[str], strict:
         with open_file() as file:
             return list(_parquet_file(file, where).schema_arrow.names)
     if kind in (".csv", ".tsv"):
-        with open_file() as file:
-            return _header(_text(file, where, strict, newline=""), kind, where)[0]
+        with open_file() as file, _text(file, where, strict, newline="") as text:
+            return _header(text, kind, where)[0]
     if kind == ".txt":
         return ["url"]
     found: dict[str, None] = {}

@@ -15,6 +15,7 @@ from .source import SUFFIXES
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 SIDECARS = (".txt", ".caption")
+FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # no link is followed, no pipe waited for
 MAX_TEXT = 1_000_000  # bytes of a small file beside a picture that are read: no caption is longer
 
 
@@ -144,7 +145,7 @@ class Local:
         """Open a regular file inside the folder; raises ``OSError`` for anything else, and never waits for a pipe."""
         real = self._real(path)
         # Between the look and the opening the file may have become a link or a pipe.
-        handle = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        handle = os.open(real, FLAGS)
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             os.close(handle)
             _refuse_mode(os.lstat(real).st_mode)
@@ -156,15 +157,27 @@ class Local:
             return file.read()
 
     def texts(self, paths: Iterable[str]) -> dict[str, bytes | OSError]:
-        """The first :data:`MAX_TEXT` bytes of small files, or why each cannot be read."""
+        """The first :data:`MAX_TEXT` bytes of small files of the listing, or why each cannot be read."""
         found: dict[str, bytes | OSError] = {}
         for path in paths:
             try:
-                with self.open(path) as file:
-                    found[path] = file.read(MAX_TEXT)
+                found[path] = self._text(path)
             except OSError as error:
                 found[path] = error
         return found
+
+    def _text(self, path: str) -> bytes:
+        try:
+            handle = os.open(f"{self.root}/{path}", FLAGS)  # the listing met no link on the way to it
+        except OSError:
+            handle = os.open(self._real(path), FLAGS)
+        try:
+            facts = os.fstat(handle)
+            if not stat.S_ISREG(facts.st_mode):
+                _refuse_mode(facts.st_mode)
+            return os.read(handle, min(facts.st_size, MAX_TEXT))
+        finally:
+            os.close(handle)
 
     def _real(self, path: str) -> str:
         """Where a regular file lies without any link; raises ``OSError`` for all else and for what lies outside."""

@@ -55,29 +55,37 @@ def items(plan: Collect) -> Iterator[Item]:
 
     Raises :class:`RecipeError` when no tar is found, and :class:`ServiceUnavailable` when one cannot be opened.
     """
-    picker = Picker(plan.columns)
-    for tar in find_tars(str(plan.path)):
-        with tar.open() as file:
+    picker, missing = Picker(plan.columns), []
+    tars = find_tars(str(plan.path))
+    for tar in tars:
+        try:
+            opened = tar.open()
+        except FileNotFoundError:
+            missing.append(problem_item(tar.name, "there is no such tar", plan.licence))
+            continue
+        with opened as file:
             try:
                 for sample in _samples(tar, file, plan):
                     yield from _rows(tar.name, sample, picker, plan)
             except _Damaged as damage:
                 yield problem_item(tar.name, f"the tar is damaged: {damage}", plan.licence)
+    if len(missing) == len(tars):
+        raise RecipeError(f"collect.path = {str(plan.path)!r}: there is no such tar")
+    yield from missing
 
 
 def find_tars(path: str) -> list[Tar]:
-    """The tars that a path, glob or brace pattern names, in the order of the braces, each glob sorted."""
+    """The tars that a path, glob or brace pattern names, there or not, in the order of the braces, each glob sorted."""
     here = local_path(path)
     system, pattern = (None, str(here)) if here is not None else file_system(path)
     found: dict[str, None] = {}
     for one in expand(pattern):
         if system is None:
-            matches = [one] if Path(one).exists() else sorted(glob.glob(one, recursive=True))  # noqa: PTH207
+            plain = not glob.has_magic(one) or Path(one).exists()
+            matches = [one] if plain else sorted(glob.glob(one, recursive=True))  # noqa: PTH207
         else:
-            matches = [one] if not glob.has_magic(one) else sorted(system.glob(one))
+            matches = sorted(system.glob(one)) if glob.has_magic(one) else [one]
         found.update(dict.fromkeys(matches))
-    if not found:
-        raise RecipeError(f"collect.path = {path!r}: there is no such tar")
     fixed = re.split(r"[*?\[{]", pattern, maxsplit=1)[0].rpartition("/")[0]
     names = {match: match.removeprefix(fixed).lstrip("/") for match in found}
     if system is None:
@@ -115,6 +123,8 @@ def expand(pattern: str) -> Iterator[str]:
 
 
 def _local_tar(name: str, path: Path) -> Tar:
+    if not path.exists():
+        return Tar(name, lambda: path.open("rb"))
     facts = path.stat()
     if not stat.S_ISREG(facts.st_mode):
         raise RecipeError(f"collect.path: {path} is not a file")
@@ -125,7 +135,7 @@ def _open_remote(system: Any, path: str) -> BinaryIO:
     try:
         file: BinaryIO = system.open(path, "rb")
     except FileNotFoundError:
-        raise RecipeError(f"collect.path: there is no {path}") from None
+        raise
     except Exception as error:  # every file system has errors of its own
         raise ServiceUnavailable(f"{path} cannot be opened: {explain(error)}") from None
     return file
