@@ -5,10 +5,11 @@ Pictures are taken as the bytes that the data set holds, never decoded and encod
 
 import hashlib
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from darkroom.errors import RecipeError, ServiceUnavailable
 from darkroom.recipe import Collect
@@ -17,6 +18,7 @@ from darkroom.store import Store
 from .lines import USUAL, Picker, Record
 from .source import Item, refuse
 from .table import Web, rows
+from .tree import FLAGS, fingerprint
 
 PICTURE_COLUMNS = (*USUAL["file"], "img", "picture")
 
@@ -146,39 +148,53 @@ def _class(feature: Any, value: Any) -> Any:
 
 
 def _items(data: Any, column: str, promise: str | None, picker: Picker, plan: Collect) -> Iterator[Item]:
-    number = 0
+    number, roots = 0, _roots(plan)
     used = {name for what in Record._fields for name in picker.names(data.column_names, what)} - {column}
     for batch in data.with_format("arrow").iter(batch_size=256):  # slices of mapped files: no picture is read here
         pictures = batch[column]
         for index, values in enumerate(batch.select(sorted(used)).to_pylist()):
             record = picker(_named(data, values))
-            name, size, read = _picture(pictures[index], plan)
+            found = _picture(pictures[index], roots, f"{promise}:{number}" if promise else None)
             yield Item(
-                path=f"{plan.split}/{name or f'{number:08d}'}",
+                path=f"{plan.split}/{found.name or f'{number:08d}'}",
                 caption=record.caption,
                 label=record.label,
                 licence=str(record.licence or plan.licence),
-                fingerprint=f"{promise}:{number}" if promise and size is not None else None,
-                size=size,
-                read=read,
+                fingerprint=found.fingerprint,
+                size=found.size,
+                read=found.read,
                 origin=None if record.origin is None else str(record.origin),
             )
             number += 1
 
 
-def _picture(cell: Any, plan: Collect) -> tuple[str | None, int | None, Any]:
-    """(name, size, how to read it) of an Arrow value: ``{bytes, path}``, or the bytes."""
+class _Picture(NamedTuple):
+    name: str | None
+    size: int | None
+    fingerprint: str | None
+    read: Callable[[], bytes]
+
+
+def _picture(cell: Any, roots: list[str], mark: str | None) -> _Picture:
+    """The picture of an Arrow value: ``{bytes, path}``, or the bytes; ``mark`` is the print of held bytes."""
     import pyarrow as pa
 
-    if not cell.is_valid:
-        return None, None, refuse("this row has no picture")
-    content, path = (cell["bytes"], cell["path"].as_py()) if isinstance(cell, pa.StructScalar) else (cell, None)
+    content, path = cell, None
+    if cell.is_valid and isinstance(cell, pa.StructScalar):
+        content, path = cell["bytes"], cell["path"].as_py()
     name = os.path.basename(path) if path else None  # noqa: PTH119  (the path may be of another system)
     if content.is_valid:
-        return name, content.as_buffer().size, content.as_py
+        return _Picture(name, content.as_buffer().size, mark, content.as_py)
     if not path:
-        return name, None, refuse("this row has no picture")
-    return name, None, partial(_read_file, path, _roots(plan))
+        return _Picture(name, None, None, refuse("this row has no picture"))
+    real = os.path.realpath(path)  # it may be anything: only files of the data set itself are opened
+    if not any(real.startswith(f"{root}{os.sep}") for root in roots):
+        return _Picture(name, None, None, refuse("the row names a file that is not part of the data set"))
+    try:
+        facts = os.stat(real)  # noqa: PTH116
+    except OSError as error:
+        return _Picture(name, None, None, refuse(error.strerror or str(error)))
+    return _Picture(name, facts.st_size, fingerprint(facts), partial(_read_file, real))
 
 
 def _roots(plan: Collect) -> list[str]:
@@ -191,11 +207,10 @@ def _roots(plan: Collect) -> list[str]:
     return [os.path.realpath(folder) for folder in (*own, *kept)]
 
 
-def _read_file(path: str, roots: list[str]) -> bytes:
-    """A file that a row names by its path, which may be anything: only where the data set's files lie."""
-    real = os.path.realpath(path)
-    if not any(real.startswith(f"{root}{os.sep}") for root in roots):
-        raise OSError("the row names a file that is not part of the data set")
-    handle = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+def _read_file(path: str) -> bytes:
+    handle = os.open(path, FLAGS)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError("not a file")
     with os.fdopen(handle, "rb") as file:
         return file.read()
