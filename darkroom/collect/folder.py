@@ -49,7 +49,8 @@ def items(plan: Collect, store: Store | None = None) -> Iterator[Item]:
         texts = sidecars.read(some)
         for name in some:
             if name in problems:
-                yield problem_item(name, problems[name], plan.licence)
+                problem, record = problems[name]
+                yield problem_item(name, problem, str(record.licence or plan.licence), record.caption, record.label)
                 continue
             record = records.get(name, NOTHING)
             entry = listing.pictures.get(name) or tree.find(name)
@@ -150,14 +151,16 @@ class _Sidecars:
         return {name: texts[path] for name, path in wanted.items()}
 
 
-def _metadata(tree: Local | Remote, listing: Listing, plan: Collect) -> tuple[dict[str, Record], dict[str, str]]:
-    """({picture: what its line says}, {place of a line: what is wrong with it}).
+def _metadata(
+    tree: Local | Remote, listing: Listing, plan: Collect
+) -> tuple[dict[str, Record], dict[str, tuple[str, Record]]]:
+    """({picture: what its line says}, {place of a line: what is wrong with it, what it says}).
 
     A line nearer to its picture goes before one that is further up.
     """
     picker = Picker(plan.columns)
     records: dict[str, Record] = {}
-    problems: dict[str, str] = {}
+    problems: dict[str, tuple[str, Record]] = {}
     have: dict[str, None] = {}
     for path in sorted(listing.metadata, key=lambda path: (-path.count("/"), path.endswith(".csv"), path)):
         kind = PurePosixPath(path).suffix
@@ -173,7 +176,7 @@ def _metadata(tree: Local | Remote, listing: Listing, plan: Collect) -> tuple[di
                 records[name] = record
                 continue
             taken = name is None or name in records or name in problems or name in listing.pictures
-            problems[f"{path}:{number}" if taken else str(name)] = str(problem)
+            problems[f"{path}:{number}" if taken else str(name)] = (str(problem), record)
     if have:
         picker.need(list(have), "its metadata")
     return records, problems
@@ -188,12 +191,12 @@ def _line(
     record = picker(values)
     if not isinstance(record.file, str) or not record.file:
         what = "no file_name" if record.file is None else f"file_name is {record.file!r}, not a path"
-        return None, NOTHING, f"{what} in this line"
+        return None, record, what
     named = f"{folder}/{record.file}" if folder and not record.file.startswith("/") else record.file
     try:
         path = inside(named)
     except OSError as error:
-        return record.file, NOTHING, f"file_name: {error}"
+        return record.file, record, f"file_name: {error}"
     if path not in listing.pictures:
         path = next((other for other in spellings(path) if other in listing.pictures), path)
     return path, record, None
