@@ -1,10 +1,11 @@
 """Collection: from a source to a manifest, the table of its pictures, and a copy of their bytes."""
 
+import contextlib
 import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -123,7 +124,7 @@ def read_rows(
     times: Counter[str] = Counter()
     place = hashlib.sha256(_plain(source.place).encode()).hexdigest()[:24]
     keeper = Keeper(store, max_bytes)
-    with Cache(store.root / "cache.db") as cache:
+    with Cache(store.root / "cache.db") as cache, _closing(source.items):
         for items in batches(source.items):
             paths = [_plain(item.path) for item in items]
             marks = []
@@ -139,6 +140,11 @@ def read_rows(
             finally:
                 cache.put("seen", learnt)  # what an interrupted collection has read need not be read again
     return rows
+
+
+def _closing(items: Iterator[Item]) -> contextlib.AbstractContextManager[object]:
+    """Ends a source that has work under way, such as downloads, also when the collection is interrupted."""
+    return contextlib.closing(items) if isinstance(items, Generator) else contextlib.nullcontext()
 
 
 def batches(items: Iterator[Item]) -> Iterator[list[Item]]:
@@ -171,7 +177,9 @@ def _have(
     known = cache.get("seen", (key for key, item in zip(keys, items, strict=True) if item.fingerprint))
     new = set()
     for index, (key, item) in enumerate(zip(keys, items, strict=True)):
-        seen = known.get(key)
+        seen = _promised(item) or known.get(key)
+        if seen:
+            known[key] = seen
         if not (seen and seen[0] == item.fingerprint and keeper.has(seen[1], seen[2])):
             new.add(index)
     fits = [index for index in new if (items[index].size or 0) <= keeper.max_bytes]
@@ -193,6 +201,13 @@ def _have(
                 yield index, had
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _promised(item: Item) -> list[Any] | None:
+    """What a source says of bytes that it put into the store itself."""
+    if item.size is None or not (item.fingerprint or "").startswith("sha256:"):
+        return None
+    return [item.fingerprint, str(item.fingerprint).removeprefix("sha256:"), item.size]
 
 
 def _keep(item: Item, read: Callable[[], bytes], keeper: Keeper) -> tuple[Had, bool]:

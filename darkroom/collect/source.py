@@ -21,10 +21,10 @@ class Item:
 
     ``path`` is relative to the source and names the picture inside it. ``caption`` and ``label`` are what the source
     says, untouched. ``fingerprint`` promises that equal fingerprints of one path mean equal bytes, so that ``read``
-    need not be called again; None where the source can promise nothing. ``size`` is that of the file in
-    bytes, None where it is not known beforehand. ``read`` returns the file's bytes and raises
-    ``OSError`` where it cannot. ``origin`` is where the picture came from before this source (a page, an address, a
-    data set); ``sidecar`` a second text found beside the picture, from which a missing caption can be mended.
+    need not be called again; None where the source can promise nothing, ``sha256:…`` where it knows the bytes' digest.
+    ``size`` is that of the file in bytes, None where it is not known beforehand. ``read`` returns the file's bytes and
+    raises ``OSError`` where it cannot. ``origin`` is where the picture came from before this source (a page, an
+    address, a data set); ``sidecar`` a second text found beside the picture, from which a missing caption can be mended.
     ``open``, where it is not None, opens the same bytes as a regular local file, which is copied without being held in
     memory. ``remote`` says that ``read`` waits for a network and may be called from several threads.
     """

@@ -6,7 +6,8 @@ holds the picture's bytes itself. Every line is a row, also one that is wrong.
 
 import importlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from functools import partial
 from itertools import chain
 from pathlib import PurePosixPath
@@ -27,7 +28,7 @@ class Web(Protocol):
     """What fetches addresses: the module ``darkroom.collect.http``, or a test's own."""
 
     Address: Callable[..., Any]
-    items: Callable[[Iterable[Any], Collect, Store], Iterator[Item]]
+    items: Callable[[Iterable[Any], Collect, Store], Generator[Item]]
 
 
 def items(plan: Collect, store: Store, web: Web | None = None) -> Iterator[Item]:
@@ -83,10 +84,12 @@ def rows(
             continue
         fetcher: Any = web or importlib.import_module("darkroom.collect.http")
         others: deque[Item] = deque()
-        for item in fetcher.items(_addresses(chain([entry], stream), others, fetcher, plan), plan, store):
-            while others:
-                yield others.popleft()
-            yield item
+        fetched = fetcher.items(_addresses(chain([entry], stream), others, fetcher, plan), plan, store)
+        with closing(fetched):  # downloads that are under way end with the collection
+            for item in fetched:
+                while others:
+                    yield others.popleft()
+                yield item
         yield from others
 
 

@@ -1,5 +1,6 @@
 """The manifest: one row an occurrence, a digest of content, and nothing read twice."""
 
+import contextlib
 import hashlib
 import os
 import threading
@@ -72,8 +73,10 @@ def test_the_digest_is_of_the_content(photos: Path, tmp_path: Path) -> None:
     assert list(differs[differs].index) == ["2.png", "gone.png"]  # None is not equal to None
 
 
-def offer(read, fingerprint: str | None = None, name: str = "source", place: str = "here", **fields) -> Source:
-    return Source(name, place, iter([Item("a.png", "a", None, "CC0", fingerprint, None, read, **fields)]))
+def offer(
+    read, fingerprint: str | None = None, name: str = "source", place: str = "here", size: int | None = None
+) -> Source:
+    return Source(name, place, iter([Item("a.png", "a", None, "CC0", fingerprint, size, read)]))
 
 
 def refuse() -> bytes:
@@ -148,6 +151,37 @@ def test_remote_pictures_are_read_several_at_a_time_and_stay_in_order(tmp_path: 
     items = [Item(f"{n}.png", None, None, "CC0", None, None, partial(read, n), remote=True) for n in range(8)]
     rows = read_rows(Source("source", "here", iter(items)), 100, Store(tmp_path / "store"))
     assert [row["id"] for row in rows] == [hashlib.sha256(str(n).encode()).hexdigest() for n in range(8)]
+
+
+def test_a_digest_that_the_source_knows_is_believed_of_what_the_store_has(tmp_path: Path) -> None:
+    store, digest = Store(tmp_path / "store"), hashlib.sha256(b"one").hexdigest()
+    read_rows(offer(lambda: b"one"), 100, store)
+    rows = read_rows(offer(refuse, f"sha256:{digest}", name="other", size=3), 100, store)
+    assert (rows[0]["id"], rows[0]["bytes"]) == (digest, 3)
+    with pytest.raises(AssertionError):
+        read_rows(offer(refuse, "sha256:" + "0" * 64, size=3), 100, store)
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt])
+def test_a_source_is_closed_however_the_collection_ends(tmp_path: Path, error: type[BaseException] | None) -> None:
+    ended = []
+
+    def read() -> bytes:
+        if error:
+            raise error
+        return b""
+
+    def items():
+        try:
+            yield Item("a.png", None, None, "CC0", None, BATCH_BYTES, read)
+            yield Item("b.png", None, None, "CC0", None, None, bytes)
+        finally:
+            ended.append(True)
+
+    source = Source("source", "here", items())
+    with pytest.raises(error) if error else contextlib.nullcontext():
+        read_rows(source, BATCH_BYTES, Store(tmp_path / "store"))
+    assert ended == [True]
 
 
 def test_what_was_read_before_an_interruption_is_remembered(tmp_path: Path) -> None:
