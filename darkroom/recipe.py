@@ -5,6 +5,7 @@ fields can change a result (:meth:`Section.digest_fields`).
 """
 
 import difflib
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -352,10 +353,17 @@ def load(recipe: str, overrides: Overrides | None = None) -> Recipe:
         _assign(table, dotted, value)
     parsed = parse(table, origin.where)
     path = parsed.collect.path
-    if path is not None and parsed.collect.source != "huggingface" and "://" not in path:
-        collect = parsed.collect.model_copy(update={"path": str((origin.folder / path).resolve())})
+    if path is not None and (parsed.collect.source != "huggingface" or (origin.folder / path).is_dir()):
+        collect = parsed.collect.model_copy(update={"path": _absolute(path, origin.folder)})
         parsed = parsed.model_copy(update={"collect": collect})
     return parsed
+
+
+def _absolute(path: str, folder: Path) -> str:
+    """A path relative to ``folder`` made absolute; in ``zip://::photos.zip`` the last link, which is the file."""
+    chain = re.match(r"(?:[a-z0-9+]+(?:://[^:]*)?::)+", path)
+    links, last = (chain[0], path[chain.end() :]) if chain else ("", path)
+    return path if "://" in last else links + str((folder / last).resolve())
 
 
 def parse(table: dict[str, Any], where: str) -> Recipe:

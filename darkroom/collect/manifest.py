@@ -1,10 +1,13 @@
 """Collection: from a source to a manifest, the table of its pictures, and a copy of their bytes."""
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from pathlib import Path
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from darkroom.artifacts import Manifest
@@ -15,7 +18,10 @@ from darkroom.recipe import Collect
 from darkroom.stages import stage_digest
 from darkroom.store import Store
 
-from . import digits, folder
+from . import digits, folder, huggingface, table, webdataset
+from .keep import Keeper, TooLarge
+from .keep import picture_path as picture_path
+from .remote import is_address, last_part
 from .source import Item
 
 if TYPE_CHECKING:
@@ -24,37 +30,78 @@ if TYPE_CHECKING:
 Progress = Callable[[int], None]
 COLUMNS = ("row_id", "id", "path", "source", "origin", "licence", "caption", "label", "sidecar", "bytes", "reasons")
 IDENTITY = ("row_id", "id", "caption", "label", "licence", "reasons", "origin", "sidecar")
+SOURCES: dict[str, Callable[[Collect, Store], Iterator[Item]]] = {
+    "digits": lambda plan, store: digits.items(),
+    "folder": folder.items,
+    "table": table.items,
+    "webdataset": lambda plan, store: webdataset.items(plan),
+    "huggingface": huggingface.items,
+}
+
+# Items are taken together, so that the cache is asked once for many; not for longer than the person who watches waits.
+BATCH_ITEMS, BATCH_BYTES, BATCH_SECONDS = 1_000, 64_000_000, 1.0
+UNKNOWN_SIZE = 250_000  # bytes that a picture of unknown size counts for
+READERS = 16  # pictures read from a network at a time
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source that was opened.
+
+    ``name`` enters every row's id and is the same after the data has moved to another place; ``place`` is that place,
+    and keeps what is remembered of two places with one name apart.
+    """
+
+    name: str
+    place: str
+    items: Iterator[Item]
 
 
 def collect(plan: Collect, store: Store, progress: Progress = lambda done: None) -> Manifest:
     """Read the source and return the manifest of what it holds now; ``progress`` is told how many rows are done.
 
     Bytes of files that were not seen before are kept in the store. The digest is of the content: a source that did not
-    change gives the manifest that the store has. Raises :class:`RecipeError` for a source that is wrong or empty.
+    change gives the manifest that the store has. Raises :class:`RecipeError` for a source that is wrong or empty,
+    :class:`ServiceUnavailable` for one that does not answer, and :class:`DiskFull` before the disk is full.
     """
-    name, items = open_source(plan)
-    rows = read_rows(name, items, plan.max_bytes, store, progress)
+    source = open_source(plan, store)
+    rows = read_rows(source, plan.max_bytes, store, progress)
     if not rows:
-        raise RecipeError(f"collect: the source {name} has no pictures; put some there, or name another source")
+        raise RecipeError(f"collect: the source {source.name} has no pictures; put some there, or name another source")
     identity = sorted(
         ([row[key] for key in IDENTITY] for row in rows),
         key=lambda values: str(values[0]),
     )
     digest = stage_digest("manifest", {}, {"rows": identity})
 
-    def build(work: Path) -> None:
+    def build(work: Any) -> None:
         frame(rows).to_parquet(work / "manifest.parquet", index=False)
 
-    return store.get_or_build(Manifest, digest, build, inputs={"source": name}, fields=plan.digest_fields())
+    return store.get_or_build(Manifest, digest, build, inputs={"source": source.name}, fields=plan.digest_fields())
 
 
-def open_source(plan: Collect) -> tuple[str, Iterator[Item]]:
-    """The source's name, which enters every row's id, and its pictures."""
+def open_source(plan: Collect, store: Store) -> Source:
+    """The source that a recipe names; nothing is read before the first item is asked for."""
+    path = str(plan.path or "")
+    place = path if is_address(path) or plan.source == "huggingface" else os.path.abspath(path)  # noqa: PTH100
+    parts = (plan.source, place, plan.config or "", plan.split, plan.revision or "")
+    return Source(source_name(plan), "\0".join(parts), SOURCES[plan.source](plan, store))
+
+
+def source_name(plan: Collect) -> str:
+    """``digits``, ``folder:photos``, ``table:list.csv``, ``huggingface:owner/name:config``.
+
+    Tars go by the folder that they lie in: there will be more of them.
+    """
+    path = str(plan.path or "")
     if plan.source == "digits":
-        return digits.NAME, digits.items()
-    assert plan.path is not None, "the recipe's validation saw to it"
-    path = Path(plan.path)
-    return f"folder:{path.name}", folder.items(path, plan.licence)
+        return digits.NAME
+    if plan.source == "huggingface":
+        name = last_part(path) if os.path.isdir(path) else path  # noqa: PTH112
+        return ":".join(["huggingface", name, *([plan.config] if plan.config else [])])
+    if plan.source == "webdataset":
+        path = path.rpartition("/")[0] if not is_address(path) or "/" in path.partition("://")[2] else path
+    return f"{plan.source}:{last_part(path)}"
 
 
 def frame(rows: list[dict[str, Any]]) -> "pd.DataFrame":
@@ -66,80 +113,151 @@ def frame(rows: list[dict[str, Any]]) -> "pd.DataFrame":
     return table.astype({**dict.fromkeys(text, "str"), "bytes": "int64"})
 
 
-def picture_path(store: Store, picture_id: str) -> Path:
-    """Where the store keeps the bytes of a picture."""
-    return store.root / "pictures" / picture_id[:2] / picture_id
-
-
 def read_rows(
-    name: str, items: Iterator[Item], max_bytes: int, store: Store, progress: Progress = lambda done: None
+    source: Source, max_bytes: int, store: Store, progress: Progress = lambda done: None
 ) -> list[dict[str, Any]]:
-    """One row an item; bytes that the store lacks are read and kept, those of a known fingerprint are not read."""
+    """One row an item; bytes that the store lacks are read and kept, those of a known fingerprint are not read.
+
+    A path that a source gives a second time is another row.
+    """
     rows: list[dict[str, Any]] = []
-    learnt: dict[str, Any] = {}
-    with Cache(store.root / "cache.db") as cache:
-        try:
-            for item in items:
-                rows.append(_row(name, item, max_bytes, store, cache, learnt))
-                progress(len(rows))
-        finally:
-            cache.put("seen", learnt)  # what an interrupted collection has read need not be read again
+    times: Counter[str] = Counter()
+    place = hashlib.sha256(_plain(source.place).encode()).hexdigest()[:24]
+    keeper = Keeper(store, max_bytes)
+    with Cache(store.root / "cache.db") as cache, _closing(source.items):
+        for items in batches(source.items):
+            paths = [_plain(item.path) for item in items]
+            marks = []
+            for path in paths:
+                times[path] += 1
+                marks.append(path if times[path] == 1 else f"{path}\0{times[path]}")
+            keys = [f"{place}\0{mark}" for mark in marks]
+            learnt: dict[str, list[Any]] = {}
+            try:
+                for index, had in _have(items, keys, keeper, cache, learnt):
+                    rows.append(_row(source.name, items[index], paths[index], marks[index], had))
+                    progress(len(rows))
+            finally:
+                cache.put("seen", learnt)  # what an interrupted collection has read need not be read again
     return rows
 
 
-def _row(name: str, item: Item, max_bytes: int, store: Store, cache: Cache, learnt: dict[str, Any]) -> dict[str, Any]:
+def _closing(items: Iterator[Item]) -> contextlib.AbstractContextManager[object]:
+    """Ends a source that has work under way, such as downloads, also when the collection is interrupted."""
+    return contextlib.closing(items) if isinstance(items, Generator) else contextlib.nullcontext()
+
+
+def batches(items: Iterator[Item]) -> Iterator[list[Item]]:
+    """Items by the thousand; fewer where they are large, since some sources hold their bytes, or slow to come."""
+    batch: list[Item] = []
+    weight, start = 0, time.monotonic()
+    for item in items:
+        batch.append(item)
+        weight += UNKNOWN_SIZE if item.size is None else item.size
+        if len(batch) >= BATCH_ITEMS or weight >= BATCH_BYTES or time.monotonic() - start > BATCH_SECONDS:
+            yield batch
+            batch, weight, start = [], 0, time.monotonic()
+    if batch:
+        yield batch
+
+
+@dataclass(frozen=True)
+class Had:
+    """What became of an item's bytes: id and size, or the reason why they were not had."""
+
+    picture_id: str | None
+    size: int
+    why_not: str | None = None
+
+
+def _have(
+    items: list[Item], keys: list[str], keeper: Keeper, cache: Cache, learnt: dict[str, list[Any]]
+) -> Iterator[tuple[int, Had]]:
+    """(index, what was had) of every item, in order; what was read goes to ``learnt``."""
+    known = cache.get("seen", (key for key, item in zip(keys, items, strict=True) if item.fingerprint))
+    new = set()
+    for index, (key, item) in enumerate(zip(keys, items, strict=True)):
+        seen = _promised(item) or known.get(key)
+        if seen:
+            known[key] = seen
+        if not (seen and seen[0] == item.fingerprint and keeper.has(seen[1], seen[2])):
+            new.add(index)
+    fits = [index for index in new if (items[index].size or 0) <= keeper.max_bytes]
+    if needed := sum(items[index].size or 0 for index in fits):
+        keeper.need_room(needed)
+    slow = sorted(index for index in fits if items[index].remote)
+    with ThreadPoolExecutor(READERS) as pool:  # starts no thread before it has work
+        arriving = dict(zip(slow, [pool.submit(items[index].read) for index in slow], strict=True))
+        try:
+            for index, item in enumerate(items):
+                if index not in new:
+                    _, picture_id, size = known[keys[index]]
+                    yield index, Had(picture_id, size)
+                    continue
+                future = arriving.pop(index, None)
+                had, settled = _keep(item, item.read if future is None else future.result, keeper)
+                if settled and item.fingerprint:
+                    learnt[keys[index]] = [item.fingerprint, had.picture_id, had.size]
+                yield index, had
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _promised(item: Item) -> list[Any] | None:
+    """What a source says of bytes that it put into the store itself."""
+    if item.size is None or not (item.fingerprint or "").startswith("sha256:"):
+        return None
+    return [item.fingerprint, str(item.fingerprint).removeprefix("sha256:"), item.size]
+
+
+def _keep(item: Item, read: Callable[[], bytes], keeper: Keeper) -> tuple[Had, bool]:
+    """Keep an item's bytes; (what was had, whether its fingerprint may be remembered)."""
+    too_large = reason("collect", "too large", f"more than collect.max_bytes = {keeper.max_bytes:,} bytes")
+    if item.size is not None and item.size > keeper.max_bytes:
+        return Had(None, item.size, too_large), False
+    try:
+        if item.open is not None:
+            with item.open() as file:
+                picture_id, size, settled = keeper.keep_file(file, item.fingerprint)
+                return Had(picture_id, size), settled
+        content = read()
+    except TooLarge:
+        return Had(None, item.size or 0, too_large), False
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        return Had(None, 0, reason("collect", "unreadable", _plain(str(why)))), False
+    if item.size is None and len(content) <= keeper.max_bytes:
+        keeper.need_room(len(content))
+    try:
+        return Had(keeper.keep(content), len(content)), True
+    except TooLarge:
+        return Had(None, len(content), too_large), False
+
+
+def _row(name: str, item: Item, path: str, mark: str, had: Had) -> dict[str, Any]:
     reasons: list[str] = []
-    item = replace(item, path=item.path.encode(errors="backslashreplace").decode())
     caption, label = _text("caption", item.caption, reasons), _text("label", item.label, reasons)
     sidecar = _text("sidecar", item.sidecar, reasons)
-    picture_id, size = _keep(name, item, max_bytes, store, cache, learnt, reasons)
+    if had.why_not is not None:
+        reasons.append(had.why_not)
     return {
-        "row_id": hashlib.sha256(f"{name}\0{item.path}".encode()).hexdigest(),
-        "id": picture_id,
-        "path": item.path,
+        "row_id": hashlib.sha256(f"{name}\0{mark}".encode()).hexdigest(),
+        "id": had.picture_id,
+        "path": path,
         "source": name,
-        "origin": item.origin,
-        "licence": item.licence,
+        "origin": None if item.origin is None else _plain(item.origin),
+        "licence": _plain(item.licence),
         "caption": caption,
         "label": label,
         "sidecar": sidecar,
-        "bytes": size,
+        "bytes": had.size,
         "reasons": reasons,
     }
 
 
-def _keep(
-    name: str, item: Item, max_bytes: int, store: Store, cache: Cache, learnt: dict[str, Any], reasons: list[str]
-) -> tuple[str | None, int]:
-    """The picture's id and size, from the cache or by reading it; why it cannot be had goes to ``reasons``."""
-    key = f"{name}\0{item.path}\0{item.fingerprint}"
-    if item.fingerprint and (known := cache.get("seen", [key])):
-        picture_id, size = known[key]
-        if picture_path(store, picture_id).is_file():
-            return picture_id, size
-    too_large = reason("collect", "too large", f"more than collect.max_bytes = {max_bytes:,} bytes")
-    if item.size is not None and item.size > max_bytes:
-        reasons.append(too_large)
-        return None, item.size
-    try:
-        content = item.read()
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else error
-        reasons.append(reason("collect", "unreadable", str(why)))
-        return None, 0
-    if len(content) > max_bytes:
-        reasons.append(too_large)
-        return None, len(content)
-    picture_id = hashlib.sha256(content).hexdigest()
-    path = picture_path(store, picture_id)
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{picture_id}.{os.getpid()}")
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    if item.fingerprint:
-        learnt[key] = [picture_id, len(content)]
-    return picture_id, len(content)
+def _plain(text: str) -> str:
+    """A text that can be stored: what is not UTF-8 in it (names of files may not be) as an escape."""
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 def _text(what: str, value: object, reasons: list[str]) -> str | None:

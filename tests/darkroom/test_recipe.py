@@ -99,3 +99,29 @@ def test_a_relative_folder_starts_at_the_recipe(tmp_path: Path) -> None:
 
 def test_the_built_in_recipe_is_found_by_name_and_valid() -> None:
     assert isinstance(load("digits"), Recipe)
+
+
+@pytest.mark.parametrize(
+    ("path", "absolute"),
+    [
+        ("photos", "{}/photos"),
+        ("../photos/{{000..012}}.tar", "{}/../photos/{{000..012}}.tar"),
+        ("zip://::photos.zip", "zip://::{}/photos.zip"),
+        ("zip::photos.zip", "zip::{}/photos.zip"),
+        ("zip://inside::photos.zip", "zip://inside::{}/photos.zip"),
+        ("zip://::s3://bucket/photos.zip", "zip://::s3://bucket/photos.zip"),
+        ("s3://bucket/photos", "s3://bucket/photos"),
+        ("/a/b", "/a/b"),
+    ],
+)
+def test_paths_are_relative_to_the_recipe(tmp_path: Path, path: str, absolute: str) -> None:
+    text = (
+        Path("recipes/digits.toml")
+        .read_text()
+        .replace('source = "digits"', f'source = "folder"\npath = "{path.format()}"')
+    )
+    (tmp_path / "mine.toml").write_text(text)
+    found = load(str(tmp_path / "mine.toml")).collect.path
+    wanted = absolute.format(tmp_path)
+    assert found is not None
+    assert found == (str(Path(wanted).resolve()) if "::" not in wanted and "://" not in wanted else wanted)

@@ -1,17 +1,36 @@
 """The manifest: one row an occurrence, a digest of content, and nothing read twice."""
 
+import contextlib
+import hashlib
 import os
+import threading
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from PIL import Image
 
-from darkroom.collect.manifest import collect, picture_path, read_rows
+from darkroom.collect.manifest import (
+    BATCH_BYTES,
+    BATCH_ITEMS,
+    Source,
+    batches,
+    collect,
+    open_source,
+    picture_path,
+    read_rows,
+    source_name,
+)
 from darkroom.collect.source import Item
-from darkroom.errors import RecipeError
+from darkroom.errors import DiskFull, RecipeError
 from darkroom.recipe import Collect
 from darkroom.store import Store
+
+given_items = pytest.mark.parametrize(
+    "sizes", [[], [1], [None] * 2500, [BATCH_BYTES] * 3, [BATCH_BYTES // 3] * 10, [0] * 1001]
+)
 
 
 @pytest.fixture
@@ -54,20 +73,158 @@ def test_the_digest_is_of_the_content(photos: Path, tmp_path: Path) -> None:
     assert list(differs[differs].index) == ["2.png", "gone.png"]  # None is not equal to None
 
 
+def offer(
+    read, fingerprint: str | None = None, name: str = "source", place: str = "here", size: int | None = None
+) -> Source:
+    return Source(name, place, iter([Item("a.png", "a", None, "CC0", fingerprint, size, read)]))
+
+
+def refuse() -> bytes:
+    raise AssertionError("read again")
+
+
 def test_bytes_of_a_known_fingerprint_are_not_read_again(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
+    first = read_rows(offer(lambda: b"one", "same"), 100, store)
+    assert read_rows(offer(refuse, "same"), 100, store) == first
+    for other in (offer(refuse, "same", place="there"), offer(refuse, None), offer(refuse, "new")):
+        with pytest.raises(AssertionError):
+            read_rows(other, 100, store)
+    second = read_rows(offer(lambda: b"two", "other"), 100, store)
+    assert (second[0]["id"] != first[0]["id"], second[0]["row_id"]) == (True, first[0]["row_id"])
 
-    def offer(read, fingerprint: str | None):
-        return iter([Item("a.png", "a", None, "CC0", fingerprint, None, read)])
 
-    def refuse() -> bytes:
-        raise AssertionError("read again")
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"")])
+def test_a_picture_that_the_store_lost_is_read_again(tmp_path: Path, damage) -> None:
+    store = Store(tmp_path / "store")
+    kept = picture_path(store, read_rows(offer(lambda: b"one", "same"), 100, store)[0]["id"])
+    damage(kept)
+    read_rows(offer(lambda: b"one", "same"), 100, store)
+    assert kept.read_bytes() == b"one"
 
-    first = read_rows("source", offer(lambda: b"one", "same"), 100, store)
-    assert read_rows("source", offer(refuse, "same"), 100, store) == first
-    assert read_rows("source", offer(lambda: b"two", "other"), 100, store)[0]["id"] != first[0]["id"]
+
+def test_a_path_that_comes_twice_is_two_rows(tmp_path: Path) -> None:
+    contents = [b"one", b"two", b"one"]
+    items = [
+        Item("a.png", str(index), None, "CC0", f"print {index}", None, partial(bytes, content))
+        for index, content in enumerate(contents)
+    ]
+    store = Store(tmp_path / "store")
+    rows = read_rows(Source("source", "here", iter(items)), 100, store)
+    assert [row["caption"] for row in rows] == ["0", "1", "2"]
+    assert len({row["row_id"] for row in rows}) == 3
+    assert [row["id"] for row in rows] == [hashlib.sha256(content).hexdigest() for content in contents]
+    again = [replace(item, read=refuse) for item in items]
+    assert read_rows(Source("source", "here", iter(again)), 100, store) == rows
+
+
+def test_a_full_disk_is_foreseen(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"x")
+    with pytest.raises(DiskFull):
+        collect(Collect(source="folder", path=str(folder)), Store(tmp_path / "store", reserve=10**18))
+    with pytest.raises(DiskFull):
+        read_rows(offer(lambda: b"one"), 100, Store(tmp_path / "store", reserve=10**18))
+    assert not [path for path in (tmp_path / "store" / "pictures").rglob("*") if path.is_file()]
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again(photos: Path, tmp_path: Path) -> None:
+    store, plan = Store(tmp_path / "store"), Collect(source="folder", path=str(photos))
+    source = open_source(plan, store)
+    listed = list(source.items)
+    (photos / "0.png").write_bytes((photos / "1.png").read_bytes())  # after the listing
+    rows = read_rows(replace(source, items=iter(listed)), 10**6, store)
+    assert rows[0]["id"] == rows[1]["id"]
+    (photos / "0.png").write_bytes(b"now this")
+    rows = read_rows(open_source(plan, store), 10**6, store)
+    assert rows[0]["id"] == hashlib.sha256(b"now this").hexdigest()
+
+
+def test_remote_pictures_are_read_several_at_a_time_and_stay_in_order(tmp_path: Path) -> None:
+    together = threading.Barrier(4, timeout=10)
+
+    def read(number: int) -> bytes:
+        together.wait()  # only passes when four read at once
+        return str(number).encode()
+
+    items = [Item(f"{n}.png", None, None, "CC0", None, None, partial(read, n), remote=True) for n in range(8)]
+    rows = read_rows(Source("source", "here", iter(items)), 100, Store(tmp_path / "store"))
+    assert [row["id"] for row in rows] == [hashlib.sha256(str(n).encode()).hexdigest() for n in range(8)]
+
+
+def test_a_digest_that_the_source_knows_is_believed_of_what_the_store_has(tmp_path: Path) -> None:
+    store, digest = Store(tmp_path / "store"), hashlib.sha256(b"one").hexdigest()
+    read_rows(offer(lambda: b"one"), 100, store)
+    rows = read_rows(offer(refuse, f"sha256:{digest}", name="other", size=3), 100, store)
+    assert (rows[0]["id"], rows[0]["bytes"]) == (digest, 3)
     with pytest.raises(AssertionError):
-        read_rows("another source", offer(refuse, "same"), 100, store)
+        read_rows(offer(refuse, "sha256:" + "0" * 64, size=3), 100, store)
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt])
+def test_a_source_is_closed_however_the_collection_ends(tmp_path: Path, error: type[BaseException] | None) -> None:
+    ended = []
+
+    def read() -> bytes:
+        if error:
+            raise error
+        return b""
+
+    def items():
+        try:
+            yield Item("a.png", None, None, "CC0", None, BATCH_BYTES, read)
+            yield Item("b.png", None, None, "CC0", None, None, bytes)
+        finally:
+            ended.append(True)
+
+    source = Source("source", "here", items())
+    with pytest.raises(error) if error else contextlib.nullcontext():
+        read_rows(source, BATCH_BYTES, Store(tmp_path / "store"))
+    assert ended == [True]
+
+
+def test_what_was_read_before_an_interruption_is_remembered(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+
+    def items(stop: bool, read):
+        yield Item("a.png", None, None, "CC0", "print", BATCH_BYTES, read)
+        if stop:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        read_rows(Source("source", "here", items(True, lambda: b"a")), BATCH_BYTES, store)
+    assert len(read_rows(Source("source", "here", items(False, refuse)), BATCH_BYTES, store)) == 1
+
+
+@given_items
+def test_batches_lose_nothing(sizes: list[int | None]) -> None:
+    items = [Item(str(n), None, None, "", None, size, refuse) for n, size in enumerate(sizes)]
+    found = list(batches(iter(items)))
+    assert [item for batch in found for item in batch] == items
+    for batch in found:
+        assert 0 < len(batch) <= BATCH_ITEMS
+        assert sum(item.size or 0 for item in batch[:-1]) < BATCH_BYTES
+
+
+def test_the_name_of_a_source_is_that_of_its_last_part() -> None:
+    def name(source: str, path: str, **fields) -> str:
+        return source_name(Collect(source=source, path=path, **fields))
+
+    assert name("folder", "/a/photos") == name("folder", "/b/photos/") == name("folder", "s3://bucket/photos")
+    assert name("folder", "zip://::/a/photos.zip") == "folder:photos.zip"
+    assert name("table", "s3://bucket/list.csv") == "table:list.csv"
+    assert name("webdataset", "/a/tars/{000..012}.tar") == name("webdataset", "s3://b/tars/*.tar") == "webdataset:tars"
+    assert name("huggingface", "owner/name", config="small") == "huggingface:owner/name:small"
+
+
+def test_licence_and_origin_that_are_no_text_do_not_end_the_run(photos: Path, tmp_path: Path) -> None:
+    (photos / "metadata.jsonl").write_text(
+        '{"file_name": "0.png", "license": {"a": 1}, "source": ["\\ud83d"]}\n'
+        '{"file_name": "1.png", "license": "\\ud83d"}'
+    )
+    rows = table(collect(Collect(source="folder", path=str(photos)), Store(tmp_path / "store")))
+    assert rows.loc["1.png", "licence"] == "\\ud83d"
 
 
 def test_files_over_the_limit_stay_unread(photos: Path, tmp_path: Path) -> None:
