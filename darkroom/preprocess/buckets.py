@@ -1,8 +1,8 @@
 """Aspect-ratio buckets: a few shapes of about equal area, so that pictures need not all be cut to squares.
 
 After NovelAI's "improvements on Stable Diffusion" (2022): each picture goes to the shape with the nearest aspect, is
-resized to cover it, and what stands over is cut off evenly. Shapes follow from the recipe and never from the pictures, so
-that one added picture moves no other. A bucket with few pictures stays: see ``darkroom.training.draws``.
+resized to cover it, and what stands over is cut off evenly. Shapes follow from the recipe and never from the pictures,
+so that one added picture moves no other. A bucket with few pictures stays: see ``darkroom.training.draws``.
 """
 
 import math
@@ -21,10 +21,10 @@ Shape = tuple[int, int]  # (height, width), pixels
 def shapes(size: int, count: int, step: int, max_aspect: float) -> tuple[Shape, ...]:
     """At most ``count`` shapes of about ``size`` x ``size`` pixels, from the tallest to the widest.
 
-    The square is always among them, and the only one for ``count`` = 1. Of all whose sides are multiples of ``step`` and
-    whose aspect is at most ``max_aspect``, those are taken that lie furthest apart (by the logarithm of their aspect),
-    wide before tall. Raises :class:`RecipeError` where ``size`` is no multiple of ``step`` and more than squares are
-    asked for.
+    The square is always among them, and the only one for ``count`` = 1. Of all whose sides are multiples of ``step``
+    and whose aspect is at most ``max_aspect``, those are taken that lie furthest apart (by the logarithm of their
+    aspect), wide before tall. Raises :class:`RecipeError` where ``size`` is no multiple of ``step`` and more than
+    squares are asked for.
     """
     if count == 1:
         return ((size, size),)

@@ -87,8 +87,8 @@ def warnings(
             "not add it again"
         )
     found += [
-        f"{name_of((bucket['shape'][0], bucket['shape'][1]))} cuts off up to {bucket['cropped_most']:.0%} of a picture: "
-        "more buckets or a larger preprocess.max_bucket_aspect would keep more"
+        f"{name_of((bucket['shape'][0], bucket['shape'][1]))} cuts off up to {bucket['cropped_most']:.0%} of a "
+        "picture: more buckets or a larger preprocess.max_bucket_aspect would keep more"
         for bucket in buckets
         if bucket["cropped_most"] > SHARP_CROP
     ]

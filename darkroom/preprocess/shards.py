@@ -1,8 +1,8 @@
 """From accepted pictures to shards: resize, latents, and fixed-shape tensors that training reads as they are.
 
-A shard holds the pictures of one side and one shape whose id starts with the same hex digits, so that one added, changed
-or removed picture rewrites one shard. The others are taken from the cache by hard links; and of the one that is
-rewritten, only what is new is decoded and encoded.
+A shard holds the pictures of one side and one shape whose id starts with the same hex digits, so that one added,
+changed or removed picture rewrites one shard. The others are taken from the cache by hard links; and of the one that
+is rewritten, only what is new is decoded and encoded.
 """
 
 import json
@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from darkroom.artifacts import CheckedManifest, Shards
 from darkroom.errors import RecipeError
@@ -26,7 +26,7 @@ from .buckets import Shape, assign, name_of, shapes
 from .latents import ROWS, Encoder, group
 from .pictures import fitted, resized
 from .rowcache import PACK, Place, RowCache
-from .variants import PLAIN, Variant, caption_of, variant
+from .variants import Variant, caption_of, variant
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,8 +76,8 @@ def preprocess(
 ) -> Shards:
     """Write the accepted rows as shards of pictures and of their latents under ``vae``.
 
-    ``progress`` is told (rows ready, rows in all), a variant being a row. Raises :class:`RecipeError` when a side of the
-    split is empty or the buckets cannot be had, and :class:`DiskFull` when the shards would not fit.
+    ``progress`` is told (rows ready, rows in all), a variant being a row. Raises :class:`RecipeError` when a side of
+    the split is empty or the buckets cannot be had, and :class:`DiskFull` when the shards would not fit.
     """
     fields = {**plan.digest_fields(), "threads": threads}
     inputs = {"checked": checked.digest, "vae": vae.sha256}
@@ -171,12 +171,16 @@ def lay_out(
 ) -> Iterator[Shard]:
     """The shards of rows with a ``bucket`` each: by side, shape and the first digits of the id, in this order."""
     groups = rows.groupby(["split", "bucket", rows["id"].str[: plan.shard_prefix]], sort=True)
-    for (side, bucket, prefix), some in groups:
+    for group_key, some in groups:
+        side, bucket, prefix = cast("tuple[str, int, str]", group_key)
         shape = among[bucket]
         context = [ROWS, "float32", vae.sha256, threads, list(shape)]
-        texts = some[["row_id", "id", "caption", "label"]].astype(object).where(lambda frame: frame.notna(), None)
+        texts: pd.DataFrame = (
+            some[["row_id", "id", "caption", "label"]].astype(object).where(lambda frame: frame.notna(), None)
+        )
         made, records = [], []
-        for record, working in zip(texts.to_dict("records"), some["working"], strict=True):
+        found = cast("list[dict[str, Any]]", texts.to_dict("records"))
+        for record, working in zip(found, some["working"], strict=True):
             for number in range(plan.augment.variants if side == "train" else 1):
                 how = variant(record["id"], number, plan.augment)
                 made.append(Row(digest_of([*context, working, how.transform()]), working, how))

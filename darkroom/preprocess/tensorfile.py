@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-NAMES = {np.dtype(np.float32): "F32", np.dtype(np.uint8): "U8"}
+NAMES: dict[np.dtype, str] = {np.dtype(np.float32): "F32", np.dtype(np.uint8): "U8"}
 TYPES = {name: dtype for dtype, name in NAMES.items()}
 Blocks = Callable[[str], Iterable[np.ndarray]]
 LONGEST_HEADER = 100_000_000  # the format's own limit
@@ -68,7 +68,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
         if not 0 < length <= LONGEST_HEADER:
             raise ValueError(f"{path} is no safetensors file")
         header = json.loads(file.read(length))
-    found = {}
+    found: dict[str, np.ndarray] = {}
     size = path.stat().st_size
     for name, entry in header.items():
         if name == "__metadata__":

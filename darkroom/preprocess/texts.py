@@ -27,7 +27,7 @@ AT_ONCE = 512  # captions encoded and then kept; a kill loses no more
 
 @dataclass(frozen=True)
 class TextEncoder:
-    """A tokenizer and a CLIP text encoder; with ``weights`` (their digest) and a ``root``, what they say is kept there."""
+    """A tokenizer and a CLIP text encoder; with a ``root``, embeddings are kept there under the digest ``weights``."""
 
     tokenizer: Any
     model: Any

@@ -19,8 +19,8 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 class Variant:
     """What is done to one picture.
 
-    ``crop`` is (share of each side that is kept, left and top of the cut as shares of what may be moved); ``colour`` the
-    factors of brightness, contrast and saturation.
+    ``crop`` is (share of each side that is kept, left and top of the cut as shares of what may be moved); ``colour``
+    the factors of brightness, contrast and saturation.
     """
 
     number: int = 0
@@ -45,7 +45,7 @@ PLAIN = Variant()
 
 
 def variant(picture_id: str, number: int, plan: Augment) -> Variant:
-    """Variant ``number`` of a picture. Odd ones are mirrored, where ``plan`` allows it: no two are the same for luck."""
+    """Variant ``number`` of a picture. Odd ones are mirrored, where ``plan`` allows it: chance would repeat some."""
     if number == 0:
         return PLAIN
     draw = random.Random(seed_of("variant", picture_id, number)).random

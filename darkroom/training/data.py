@@ -14,8 +14,8 @@ Embed = Callable[[Sequence[str]], torch.Tensor]
 class Data:
     """Rows of one shape: latents [N, c, h, w] float32, and for each row the embedding [tokens, width] of its caption.
 
-    ``pixels`` are there where they were asked for; ``embeddings`` are those of the whole side, and ``rows`` says which is
-    whose. A row without a caption has that of the empty one, the first.
+    ``pixels`` are there where they were asked for; ``embeddings`` are those of the whole side, and ``rows`` says which
+    is whose. A row without a caption has that of the empty one, the first.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Which rows a step trains on: it follows from (seed, step) alone, so that a resumed training sees what it would have."""
+"""Which rows a step trains on: it follows from (seed, step) alone, so that a resumed training goes on exactly."""
 
 from functools import lru_cache
 
