@@ -155,6 +155,16 @@ class Augment(Section):
     colour: float = Field(0.0, ge=0, le=0.5, description="Variants change brightness, contrast and colour by up to it.")
     shuffle_tags: bool = Field(False, description="Variants have the caption's comma-separated tags in another order.")
 
+    @model_validator(mode="after")
+    def _variants_vary(self) -> "Augment":
+        varied = self.crop < 1 or self.colour > 0 or self.shuffle_tags
+        if self.variants == 1 and (self.flip or varied):
+            raise ValueError("with variants = 1 there is only the picture as it is: set variants = 2 or more")
+        if self.variants > 1 + self.flip and not varied:
+            most = "2 variants with flip alone" if self.flip else "1 variant"
+            raise ValueError(f"there can be {most}: set crop, colour or shuffle_tags for more that differ")
+        return self
+
 
 class Preprocess(Section):
     """From accepted pictures to training-ready shards."""

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from darkroom.artifacts import Checkpoint, Evaluation, Reference, Shards
 from darkroom.devices import prepare
@@ -12,6 +12,9 @@ from darkroom.recipe import Evaluate
 from darkroom.stages import stage_digest
 from darkroom.store import Store, write_json
 from darkroom.weights.locate import locate
+
+if TYPE_CHECKING:
+    import torch
 
 Progress = Callable[[int, int], None]
 TINY = 1e-12
@@ -84,16 +87,13 @@ def reference(shards: Shards, plan: Evaluate, store: Store, threads: int, device
         import numpy as np
         from safetensors.numpy import save_file
 
-        from darkroom.preprocess.shards import load_side
-
         prepare(threads, device)
         network = load(plan.features, device, plan.layer)
-        (validation, held_out), (training, known) = (load_side(shards, which) for which in ("validation", "train"))
-        wanted, offered = ([row["label"] for row in rows] for rows in (held_out, known))
+        (validation, wanted), (training, offered) = (real_pictures(shards, which) for which in ("validation", "train"))
         draws = [matched_rows(wanted, offered, draw) for draw in range(REAL_DRAWS)]
         used = sorted({row for rows in draws for row in rows})
         features = {}
-        for name, pixels in (("validation", validation["pixels"]), ("train", training["pixels"][used])):
+        for name, pixels in (("validation", validation), ("train", training[used])):
             save_pictures([np.ascontiguousarray(one.permute(1, 2, 0).numpy()) for one in pixels], work / name)
             features[name] = folder_features(work / name, network)
         known_features = features["train"][np.searchsorted(used, draws)]
@@ -101,6 +101,42 @@ def reference(shards: Shards, plan: Evaluate, store: Store, threads: int, device
 
     digest = stage_digest("reference", {"layer": plan.layer, "threads": threads}, inputs)
     return store.get_or_build(Reference, digest, build, inputs={**inputs, "measure": measure})
+
+
+def real_pictures(shards: Shards, side: str) -> "tuple[torch.Tensor, list[str | None]]":
+    """(uint8 N3SS, labels) of a side's pictures, without variants, as the squares that a model draws."""
+    import torch
+
+    from darkroom.preprocess.shards import load_parts, read_index
+
+    size = read_index(shards)["size"]
+    pictures: list[torch.Tensor] = []
+    labels: list[str | None] = []
+    for tensors, rows in load_parts(shards, side, ("pixels",)):
+        plain = [place for place, row in enumerate(rows) if "variant" not in row]
+        pictures.append(squares(tensors["pixels"] if len(plain) == len(rows) else tensors["pixels"][plain], size))
+        labels += [rows[place]["label"] for place in plain]
+    return torch.cat(pictures), labels
+
+
+def squares(pixels: "torch.Tensor", size: int) -> "torch.Tensor":
+    """uint8 N3HW -> uint8 N3SS: the central squares, brought to the side of what a model draws, with antialiasing.
+
+    Models draw squares; pictures of other shapes can be compared with them by their middle alone.
+    """
+    import torch
+    from torch.nn import functional
+
+    height, width = pixels.shape[-2:]
+    if (height, width) == (size, size):
+        return pixels
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    found = []
+    for part in pixels[..., top : top + side, left : left + side].split(256):
+        small = functional.interpolate(part.float(), (size, size), mode="bicubic", antialias=True, align_corners=False)
+        found.append(small.clamp(0, 255).round().to(torch.uint8))
+    return torch.cat(found)
 
 
 def matched_rows(wanted: list[str | None], offered: list[str | None], draw: int) -> list[int]:
@@ -151,8 +187,10 @@ def _measure(
 
     from darkroom.diffusion.pipeline import load_pipeline
     from darkroom.diffusion.sampling import draw, grid
-    from darkroom.preprocess.shards import encode, load_side
-    from darkroom.training.data import Data
+    from darkroom.preprocess.latents import encode
+    from darkroom.preprocess.shards import load_parts
+    from darkroom.preprocess.texts import TextEncoder
+    from darkroom.training.data import Side
 
     from .features import folder_features, frechet_at_equal_count, identity, load
     from .measures import clip_scores, denoising_errors, nearest_distances
@@ -161,15 +199,17 @@ def _measure(
     real = load_file(reference(shards, plan, store, threads, device).path / "features.safetensors")
     prepare(threads, device)
     pipeline = load_pipeline(checkpoint.path / "pipeline", device)
-    data = Data(shards, "validation", pipeline.tokenizer, pipeline.text_encoder)
+    embed = TextEncoder.cached(pipeline.tokenizer, pipeline.text_encoder, checkpoint.path / "pipeline", shards)
+    data = Side(shards, "validation", embed, pixels=True)
     # A champion from another recipe has another autoencoder: each model is judged on latents of its own.
-    data.latents = encode(pipeline.vae, data.pixels)
+    for part in data.parts:
+        part.latents = encode(pipeline.vae, part.pixels)
     data.to(torch.device(device))
 
-    # The pictures: the validation side's captions, in order, over and over.
+    # The pictures: the validation side's captions, in order, over and over; without one, the unconditional prompt.
     count = plan.count or len(data.captions)
-    store.need_room(count * data.pixels[0].numel() * 2, "evaluation")
-    prompts = [data.captions[index % len(data.captions)] for index in range(count)]
+    store.need_room(count * 3 * data.size**2 * 2, "evaluation")
+    prompts = [data.captions[index % len(data.captions)] or "" for index in range(count)]
     pictures = draw(pipeline, prompts, plan.noise_seed, plan.sampler, lambda done: progress(done, count))
     save_pictures(pictures, work / "generated")
     grid(pictures[:64], columns=8).save(work / "grid.png")
@@ -183,18 +223,23 @@ def _measure(
     floor = float(np.mean([frechet_at_equal_count(one[:count], real["validation"]) for one in real["train"]]))
     metrics = {measure: distance, f"{measure}_train": floor, f"{measure}_ratio": distance / max(floor, TINY)}
 
-    # Whether the pictures are what was asked for.
-    clip = features
-    if (plan.clip, "projection") != (plan.features, plan.layer):
-        clip = folder_features(work / "generated", load(plan.clip, device))
-    scores = clip_scores(clip, prompts, locate(plan.clip).path)
-    score_name = identity(plan.clip, None)[0].removeprefix("fd_")
-    metrics[f"clip_score_{score_name.removeprefix('clip_')}"] = float(scores.mean())
+    # Whether the pictures are what was asked for, where something was.
+    asked = [place for place, prompt in enumerate(prompts) if prompt]
+    score_name = f"clip_score_{identity(plan.clip, None)[0].removeprefix('fd_').removeprefix('clip_')}"
+    if asked:
+        clip = features
+        if (plan.clip, "projection") != (plan.features, plan.layer):
+            clip = folder_features(work / "generated", load(plan.clip, device))
+        scores = clip_scores(clip[asked], [prompts[place] for place in asked], locate(plan.clip).path)
+        metrics[score_name] = float(scores.mean())
+    write_json(work / "notes.json", notes(score_name, len(asked), count))
 
     # Whether they are copies: nearness to training pictures, beside that of held-out ones.
-    training = load_side(shards, "train")[0]["pixels"].numpy()
+    known = [squares(tensors["pixels"], data.size).numpy() for tensors, _ in load_parts(shards, "train", ("pixels",))]
+    training = np.concatenate(known)
     drawn = np.stack([np.asarray(picture.convert("RGB")).transpose(2, 0, 1) for picture in pictures])
-    held_out = float(np.median(nearest_distances(data.pixels.numpy(), training)))
+    held = np.concatenate([squares(part.pixels, data.size).numpy() for part in data.parts])
+    held_out = float(np.median(nearest_distances(held, training)))
     nearest = float(np.median(nearest_distances(drawn, training)))
     metrics |= {
         "nearest_train": nearest,
@@ -202,4 +247,13 @@ def _measure(
         "nearest_ratio": nearest / max(held_out, TINY),
     }
 
-    return metrics | denoising_errors(pipeline.unet, data, plan.noise_seed, plan.denoising_timesteps)
+    return metrics | denoising_errors(pipeline.unet, data.parts, plan.noise_seed, plan.denoising_timesteps)
+
+
+def notes(score: str, asked: int, count: int) -> list[str]:
+    """What a reader of the measures must know: whether the CLIP score is of all pictures, some or none."""
+    if not asked:
+        return [f"{score} was left out: no picture of the validation side has a caption, so nothing was asked for"]
+    if asked < count:
+        return [f"{score} is the mean over the {asked:,} of {count:,} pictures that were drawn for a caption"]
+    return []

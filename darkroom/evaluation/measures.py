@@ -1,5 +1,7 @@
 """Measures beside the distances: CLIP score, errors of denoising, and nearness to the training pictures."""
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +41,19 @@ def clip_scores(picture_features: np.ndarray, prompts: list[str], folder: Path) 
 
 
 @torch.inference_mode()
-def denoising_errors(unet: Any, data: Data, seed: int, timesteps: int) -> dict[str, float]:
+def denoising_errors(unet: Any, data: Data | Sequence[Data], seed: int, timesteps: int) -> dict[str, float]:
     """MSE, RMSE, MAE and R² of the predicted velocity on every row, at ``timesteps`` fixed times and fixed noise.
 
-    R² is one minus the ratio of the squared error to the target's squared deviation from its mean.
+    ``data`` may be in several parts, one for each shape. R² is one minus the ratio of the squared error to the target's
+    squared deviation from its mean.
     """
     squared = absolute = total = total_square = 0.0
     count = 0
-    for index, time in enumerate(flow.fixed_times(timesteps).tolist()):
-        noise = torch.randn(data.latents.shape, generator=generator(seed, "denoising", index)).to(data.latents.device)
+    parts = data if isinstance(data, Sequence) else [data]
+    cases = itertools.product(enumerate(parts), enumerate(flow.fixed_times(timesteps).tolist()))
+    for (shape, data), (index, time) in cases:
+        which = (seed, "denoising", index) if shape == 0 else (seed, "denoising", index, shape)
+        noise = torch.randn(data.latents.shape, generator=generator(*which)).to(data.latents.device)
         for part in torch.arange(len(noise)).split(256):
             clean = data.latents[part]
             times = torch.full((len(part),), time, device=clean.device)

@@ -1,32 +1,67 @@
-"""From accepted pictures to shards: split, resize, latents, and fixed-shape tensors that training reads as they are.
+"""From accepted pictures to shards: resize, latents, and fixed-shape tensors that training reads as they are.
 
-A shard holds the pictures of one side whose id starts with the same hex digits, so that one added, changed or removed
-picture rewrites one shard. The others are taken from the cache by hard links.
+A shard holds the pictures of one side and one shape whose id starts with the same hex digits, so that one added,
+changed or removed picture rewrites one shard. The others are taken from the cache by hard links; and of the one that
+is rewritten, only what is new is decoded and encoded.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from darkroom.artifacts import CheckedManifest, Shards
-from darkroom.devices import prepare
 from darkroom.errors import RecipeError
 from darkroom.quality.picture import working_path
 from darkroom.recipe import Preprocess
-from darkroom.stages import STAGES, stage_digest
+from darkroom.stages import stage_digest
 from darkroom.store import Store, digest_of, write_json
 from darkroom.weights.locate import Weights
 
+from . import index
+from .buckets import Shape, assign, name_of, shapes
+from .latents import ROWS, Encoder, group
+from .pictures import fitted, resized
+from .rowcache import PACK, Place, RowCache
+from .variants import Variant, caption_of, variant
+
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
     import torch
 
 Progress = Callable[[int, int], None]
+__all__ = ["both_sides", "load_parts", "load_side", "preprocess", "read_checked", "read_index", "resized"]
 MIN_SIDE = 2  # a spread, which every distance needs, takes two pictures
+CACHE = "shardcache"
+AT_ONCE, AT_ONCE_BYTES = 256, 128_000_000  # pictures decoded, encoded and then kept; a kill loses no more
+
+
+@dataclass(frozen=True)
+class Row:
+    """One picture of a shard, as it is or as a variant; ``key`` names its tensors in the cache."""
+
+    key: str
+    working: str
+    how: Variant
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What goes into one file; ``records`` say of each row what is no tensor."""
+
+    name: str
+    side: str
+    shape: Shape
+    rows: list[Row]
+    records: list[dict[str, Any]]
+
+    @property
+    def tensors(self) -> str:
+        """The name of its tensors in the cache: captions have no part in it."""
+        return digest_of([row.key for row in self.rows])
 
 
 def preprocess(
@@ -41,37 +76,30 @@ def preprocess(
 ) -> Shards:
     """Write the accepted rows as shards of pictures and of their latents under ``vae``.
 
-    ``progress`` is told (shards done, shards in all). Raises :class:`RecipeError` when a side of the split is empty and
-    :class:`DiskFull` when the shards would not fit.
+    ``progress`` is told (rows ready, rows in all), a variant being a row. Raises :class:`RecipeError` when a side of
+    the split is empty or the buckets cannot be had, and :class:`DiskFull` when the shards would not fit.
     """
     fields = {**plan.digest_fields(), "threads": threads}
     inputs = {"checked": checked.digest, "vae": vae.sha256}
+    among = shapes(plan.size, plan.buckets, plan.bucket_step, plan.max_bucket_aspect)
 
     def build(work: Path) -> dict[str, Any]:
         rows = both_sides(read_checked(checked))
-        store.need_room(len(rows) * plan.size**2 * 8, "preprocessing")
-        groups = list(rows.groupby(["split", rows["id"].str[: plan.shard_prefix]], sort=True))
-        (work / "shards").mkdir()
+        rows = rows.assign(bucket=assign(rows["width"], rows["height"], among) if len(among) > 1 else 0)
+        count = len(rows) + int((rows["split"] == "train").sum()) * (plan.augment.variants - 1)
+        store.need_room(count * plan.size**2 * 8, "preprocessing")
+        planned = list(lay_out(rows, plan, among, vae, threads))
         encoder = Encoder(vae, threads, device)
-        index = []
-        for done, ((which, prefix), group) in enumerate(groups, start=1):
-            name = f"{which}-{prefix}"
-            made = _shard(group, plan, vae, threads, store, encoder)
-            for suffix in ("safetensors", "json"):
-                _link(made.with_suffix(f".{suffix}"), work / "shards" / f"{name}.{suffix}")
-            index.append({"name": name, "side": which, "rows": len(group)})
-            progress(done, len(groups))
-        rows.to_parquet(work / "rows.parquet", index=False)
-        write_json(
-            work / "index.json",
-            {
-                "shards": index,
-                "size": plan.size,
-                "normalisation": "pixels: uint8 RGB, NCHW; the model sees pixels / 127.5 - 1",
-                "latents": "mean of the autoencoder's posterior, times its scaling_factor",
-                "vae": {"name": vae.name, "sha256": vae.sha256},
-                "sides": {which: int((rows["split"] == which).sum()) for which in ("train", "validation")},
-            },
+        (work / "shards").mkdir()
+        with RowCache(store.root, CACHE) as cache:
+            fill(planned, cache, store, encoder, threads, progress)
+            for shard in planned:
+                place = work / "shards" / shard.name
+                _link(cache.path(shard.tensors), place.with_suffix(".safetensors"))
+                write_json(place.with_suffix(".json"), shard.records)
+            write_json(work / "index.json", index.content(planned, rows, plan, among, vae, cache))
+        rows.assign(bucket=[name_of(among[bucket]) for bucket in rows["bucket"]]).to_parquet(
+            work / "rows.parquet", index=False
         )
         return {"device": device}
 
@@ -94,17 +122,36 @@ def read_index(shards: Shards) -> dict[str, Any]:
 
 
 def load_side(shards: Shards, which: str) -> tuple[dict[str, "torch.Tensor"], list[dict[str, Any]]]:
-    """All rows of ``"train"`` or ``"validation"``, in the order of their ids.
+    """All rows of ``"train"`` or ``"validation"`` of shards that have one shape alone, in the order of their ids.
 
     Returns ``{"pixels": uint8 N3HW, "latents": float32 NChw}`` and the rows' ids, captions and labels.
     """
-    import torch
-    from safetensors.torch import load_file
+    (part,) = load_parts(shards, which)
+    return part
 
-    names = [shard["name"] for shard in read_index(shards)["shards"] if shard["side"] == which]
-    files = [load_file(shards.path / "shards" / f"{name}.safetensors") for name in names]
-    rows = [row for name in names for row in json.loads((shards.path / "shards" / f"{name}.json").read_text("utf-8"))]
-    return {key: torch.cat([tensors[key] for tensors in files]) for key in ("pixels", "latents")}, rows
+
+def load_parts(
+    shards: Shards, which: str, names: tuple[str, ...] = ("pixels", "latents")
+) -> list[tuple[dict[str, "torch.Tensor"], list[dict[str, Any]]]]:
+    """The same for each shape that has rows on this side, from the tallest; only the tensors of these ``names``."""
+    import torch
+    from safetensors import safe_open
+
+    found: dict[tuple[int, ...], list[str]] = {}
+    for shard in read_index(shards)["shards"]:
+        if shard["side"] == which:
+            found.setdefault(tuple(shard["shape"]), []).append(shard["name"])
+    parts = []
+    for files in found.values():
+        tensors: dict[str, list[torch.Tensor]] = {name: [] for name in names}
+        rows: list[dict[str, Any]] = []
+        for file in files:
+            rows += json.loads((shards.path / "shards" / f"{file}.json").read_text("utf-8"))
+            with safe_open(shards.path / "shards" / f"{file}.safetensors", "pt") as content:
+                for name in names:
+                    tensors[name].append(content.get_tensor(name))
+        parts.append(({name: torch.cat(pieces) for name, pieces in tensors.items()}, rows))
+    return parts
 
 
 def both_sides(rows: "pd.DataFrame") -> "pd.DataFrame":
@@ -119,79 +166,94 @@ def both_sides(rows: "pd.DataFrame") -> "pd.DataFrame":
     return rows.sort_values(["split", "id", "row_id"], ignore_index=True)
 
 
-class Encoder:
-    """Pixels to latents; the autoencoder is loaded when the first shard asks."""
-
-    def __init__(self, vae: Weights, threads: int, device: str) -> None:
-        self._weights, self._threads, self._device = vae, threads, device
-        self._model: Any = None
-
-    def __call__(self, pixels: "torch.Tensor") -> "torch.Tensor":
-        """uint8 N3HW -> float32 NChw; see :func:`encode`."""
-        if self._model is None:
-            from darkroom.diffusion.pipeline import load_vae
-
-            prepare(self._threads, self._device)
-            self._model = load_vae(self._weights.path).to(self._device)
-        return encode(self._model, pixels)
-
-
-def encode(vae: Any, pixels: "torch.Tensor") -> "torch.Tensor":
-    """uint8 N3HW -> float32 NChw on the CPU: the mean of an ``AutoencoderKL``'s posterior times its scaling factor."""
-    import torch
-
-    with torch.inference_mode():
-        parts = [vae.encode(part.to(vae.device).float() / 127.5 - 1).latent_dist.mean for part in pixels.split(64)]
-        latents: torch.Tensor = torch.cat(parts).float().cpu() * vae.config.scaling_factor
-    return latents.clone()
+def lay_out(
+    rows: "pd.DataFrame", plan: Preprocess, among: tuple[Shape, ...], vae: Weights, threads: int
+) -> Iterator[Shard]:
+    """The shards of rows with a ``bucket`` each: by side, shape and the first digits of the id, in this order."""
+    groups = rows.groupby(["split", "bucket", rows["id"].str[: plan.shard_prefix]], sort=True)
+    for group_key, some in groups:
+        side, bucket, prefix = cast("tuple[str, int, str]", group_key)
+        shape = among[bucket]
+        context = [ROWS, "float32", vae.sha256, threads, list(shape)]
+        texts: pd.DataFrame = (
+            some[["row_id", "id", "caption", "label"]].astype(object).where(lambda frame: frame.notna(), None)
+        )
+        made, records = [], []
+        found = cast("list[dict[str, Any]]", texts.to_dict("records"))
+        for record, working in zip(found, some["working"], strict=True):
+            for number in range(plan.augment.variants if side == "train" else 1):
+                how = variant(record["id"], number, plan.augment)
+                made.append(Row(digest_of([*context, working, how.transform()]), working, how))
+                caption = caption_of(record["caption"], record["id"], number, plan.augment)
+                records.append({**record, "caption": caption, **how.record()})
+        name = f"{side}-{prefix}" if len(among) == 1 else f"{side}-{name_of(shape)}-{prefix}"
+        yield Shard(name, side, shape, made, records)
 
 
-def resized(working_copy: Path, size: int) -> "np.ndarray":
-    """A working copy -> 3HW uint8: the largest centred square, brought to ``size`` (Lanczos down, bicubic up)."""
-    import numpy as np
-    from PIL import Image, ImageOps
+def fill(
+    planned: list[Shard], cache: RowCache, store: Store, encoder: Encoder, threads: int, progress: Progress
+) -> None:
+    """Have the tensors of every shard in the cache; what no earlier run made is decoded and encoded, shape by shape.
 
-    with Image.open(working_copy) as picture:
-        shrink = min(picture.size) >= size
-        filter_ = Image.Resampling.LANCZOS if shrink else Image.Resampling.BICUBIC
-        square = ImageOps.fit(picture.convert("RGB"), (size, size), method=filter_)
-    return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
-
-
-def _shard(group: "pd.DataFrame", plan: Preprocess, vae: Weights, threads: int, store: Store, encoder: Encoder) -> Path:
-    """The cached shard of these rows, made if need be; tensors and captions are addressed apart.
-
-    A changed caption rewrites only the small JSON beside tensors that are linked as they are.
+    Shards are gathered in windows that miss about :data:`AT_ONCE` rows together: calls of the autoencoder are full also
+    where each shard misses one picture, and what lies on the disk twice meanwhile stays little.
     """
+    total, done = sum(len(shard.rows) for shard in planned), 0
+    bridges: set[str] = set()
+    window: list[tuple[Shard, dict[str, Place]]] = []
+    missing: dict[str, tuple[Shape, Row]] = {}
+    for position, shard in enumerate(planned, start=1):
+        if cache.is_whole(shard.tensors):
+            done += len(shard.rows)
+        else:
+            places = cache.find(row.key for row in shard.rows)
+            window.append((shard, places))
+            missing |= {row.key: (shard.shape, row) for row in shard.rows if row.key not in places}
+            done += sum(row.key in places for row in shard.rows)
+        progress(done, total)
+        if len(missing) < AT_ONCE and position < len(planned):
+            continue
+        new: dict[str, Place] = {}
+        for made in _make(missing, cache, store, encoder, threads):
+            new |= made
+            progress(min(total, done + len(new)), total)
+        for waiting, known in window:
+            where = {**new, **known}
+            cache.gather(waiting.tensors, [row.key for row in waiting.rows], where)
+            bridges |= {place.file for place in known.values() if place.file.startswith(PACK)}
+        cache.drop({place.file for place in new.values()})
+        done += sum(row.key not in known for waiting, known in window for row in waiting.rows)
+        window, missing = [], {}
+    cache.drop(bridges)  # left by a run that was killed
+    progress(total, total)
+
+
+def _make(
+    missing: dict[str, tuple[Shape, Row]], cache: RowCache, store: Store, encoder: Encoder, threads: int
+) -> Iterator[dict[str, Place]]:
+    """Decode and encode rows, some at a time, each time keeping what was made."""
+    from concurrent.futures import ThreadPoolExecutor
+
     import numpy as np
     import torch
-    from safetensors.torch import save_file
 
-    folder = store.root / "shardcache"
-    folder.mkdir(parents=True, exist_ok=True)
-    version = STAGES["shards"].version
-    tensors_key = digest_of([version, plan.size, vae.sha256, threads, list(group["working"])])
-    tensors_file = folder / f"{tensors_key}.safetensors"
-    if not tensors_file.is_file():
-        stack = np.stack([resized(working_path(store.root, key), plan.size) for key in group["working"]])
-        pixels = torch.from_numpy(stack)
-        temporary = folder / f".{tensors_key}.{os.getpid()}"
-        save_file({"pixels": pixels, "latents": encoder(pixels).contiguous()}, temporary)
-        os.replace(temporary, tensors_file)
-    texts = group[["row_id", "id", "caption", "label"]].astype(object).where(lambda frame: frame.notna(), None)
-    records = texts.to_dict("records")
-    made = folder / digest_of([tensors_key, records])
-    write_json(made.with_suffix(".json"), records)
-    if not made.with_suffix(".safetensors").exists():
-        _link(tensors_file, made.with_suffix(".safetensors"))
-    return made
+    with ThreadPoolExecutor(threads) as pool:  # decoders and resizers work outside Python's lock
+        for shape in sorted({shape for shape, _ in missing.values()}):
+            rows = [row for its, row in missing.values() if its == shape]
+            together = group(*shape)
+            most = min(AT_ONCE, AT_ONCE_BYTES // (3 * shape[0] * shape[1])) // together * together or together
+            for start in range(0, len(rows), most):
+                some = rows[start : start + most]
+                copies = [working_path(store.root, row.working) for row in some]
+                pictures = pool.map(fitted, copies, [shape] * len(some), [row.how for row in some])
+                pixels = np.stack(list(pictures))
+                latents = encoder(torch.from_numpy(pixels)).contiguous().numpy()
+                yield cache.add([row.key for row in some], {"pixels": pixels, "latents": latents})
 
 
 def _link(source: Path, target: Path) -> None:
     """A hard link, or a copy where the disk has none."""
     try:
         os.link(source, target)
-    except FileExistsError:
-        return
     except OSError:
         shutil.copyfile(source, target)

@@ -23,13 +23,16 @@ from darkroom.diffusion.ema import Ema
 from darkroom.diffusion.pipeline import assemble, load_text, load_vae, new_unet, save_pipeline
 from darkroom.diffusion.sampling import draw, grid
 from darkroom.errors import Diverged, Interrupted
+from darkroom.preprocess.texts import TextEncoder
 from darkroom.randomness import generator, seed_of
 from darkroom.recipe import Train
 from darkroom.store import need_room, write_json
 
 from . import checkpoints
 from .card import model_card
-from .data import Data
+from .data import Side
+from .draws import batch
+from .draws import batch_rows as batch_rows
 from .events import Events
 from .job import Job
 
@@ -51,12 +54,13 @@ def train(job: Job, work: Path) -> None:
     # The data: small enough to hold, as latents. N C h w float32, and one embedding [tokens, width] a distinct caption.
     tokenizer, text_encoder = load_text(job.text_encoder)
     shards = Shards(job.digests["shards"], job.shards)
-    data = Data(shards, "train", tokenizer, text_encoder).to(device)
-    validation = Data(shards, "validation", tokenizer, text_encoder).to(device)
+    embed = TextEncoder.cached(tokenizer, text_encoder, job.text_encoder, shards)
+    data = Side(shards, "train", embed).to(device)
+    validation = Side(shards, "validation", embed).to(device)
 
     # The model, its averaged weights and its optimiser.
-    _, channels, size, _ = data.latents.shape
-    unet = new_unet(job.model, channels, size, data.embeddings.shape[-1], seed_of(job.seed, "weights"))
+    channels, width = data.parts[0].latents.shape[1], data.parts[0].embeddings.shape[-1]
+    unet = new_unet(job.model, channels, data.latent_size, width, seed_of(job.seed, "weights"))
     unet = unet.to(device, memory_format=torch.channels_last).train()
     parameters = dict(unet.named_parameters())
     ema = Ema(parameters, recipe.ema_decay)
@@ -86,7 +90,7 @@ def train(job: Job, work: Path) -> None:
         checkpoints.save(work, step, {"model": unet.state_dict(), "ema": ema.average, "optimizer": moments})
 
     def sample(step: int) -> None:
-        prompts = recipe.prompts or tuple(sorted(set(validation.captions)))[:16]
+        prompts = recipe.prompts or validation.prompts(16)
         sampler = job.sampler.model_copy(update={"batch": len(prompts)})  # the same few every time: no call to fill up
         (work / "grids").mkdir(exist_ok=True)
         name = f"grids/{step:08d}.png"
@@ -151,20 +155,11 @@ def train(job: Job, work: Path) -> None:
         target, temporary = work / "pipeline", work / ".pipeline.tmp"
         for folder in (target, temporary):
             shutil.rmtree(folder, ignore_errors=True)
-        save_pipeline(pipeline, temporary, model_card(job, len(data.latents)))
+        save_pipeline(pipeline, temporary, model_card(job, data.pictures))
         os.replace(temporary, target)
     events.close()
     write_json(work / DONE, {"steps": recipe.steps})
     shutil.rmtree(work / "checkpoints", ignore_errors=True)
-
-
-def batch_rows(count: int, batch: int, seed: int, step: int) -> torch.Tensor:
-    """The rows of a step: every row once an epoch, in an order that follows from (seed, epoch)."""
-    first = step * batch
-    epochs = range(first // count, (first + batch - 1) // count + 1)
-    order = torch.cat([torch.randperm(count, generator=generator(seed, "epoch", epoch)) for epoch in epochs])
-    offset = first - epochs[0] * count
-    return order[offset : offset + batch]
 
 
 def learning_rate(recipe: Train, step: int) -> float:
@@ -175,10 +170,12 @@ def learning_rate(recipe: Train, step: int) -> float:
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def _loss(unet: Any, data: Data, seed: int, step: int, recipe: Train) -> torch.Tensor:
-    """The mean squared error of the predicted velocity on the step's batch."""
+def _loss(unet: Any, side: Side, seed: int, step: int, recipe: Train) -> torch.Tensor:
+    """The mean squared error of the predicted velocity on the step's batch, whose pictures are of one shape."""
+    bucket, rows = batch(tuple(len(part.latents) for part in side.parts), recipe.batch, seed, step)
+    data = side.parts[bucket]
     device = data.latents.device
-    rows = batch_rows(len(data.latents), recipe.batch, seed, step).to(device)
+    rows = rows.to(device)
     random = generator(seed, "step", step)
     times = flow.draw_times(recipe.batch, recipe.timestep_mean, recipe.timestep_std, random).to(device)
     clean = data.latents[rows]
@@ -192,20 +189,24 @@ def _loss(unet: Any, data: Data, seed: int, step: int, recipe: Train) -> torch.T
 
 
 @torch.inference_mode()
-def validation_loss(unet: Any, data: Data, seed: int) -> float:
-    """The same error on the validation side, at times and noise that never change."""
-    noise = torch.randn(data.latents.shape, generator=generator(seed, "validation")).to(data.latents.device)
-    times = flow.fixed_times(len(noise))[torch.randperm(len(noise), generator=generator(seed, "validation times"))]
-    total = torch.zeros((), dtype=torch.float64)
-    for part in torch.arange(len(noise)).split(VALIDATION_BATCH):
-        clean, when = data.latents[part], times[part].to(noise.device)
-        predicted = unet(
-            flow.interpolate(clean, noise[part], when),
-            when * flow.TIME_SCALE,
-            encoder_hidden_states=data.embeddings[data.rows[part]],
-        ).sample
-        total += (predicted - flow.velocity(clean, noise[part])).double().square().sum().cpu()
-    return float(total / noise.numel())
+def validation_loss(unet: Any, side: Side, seed: int) -> float:
+    """The same error on the whole validation side, at times and noise that never change."""
+    total, count = torch.zeros((), dtype=torch.float64), 0
+    for bucket, data in enumerate(side.parts):
+        which = (seed,) if bucket == 0 else (seed, bucket)
+        noise = torch.randn(data.latents.shape, generator=generator(*which, "validation")).to(data.latents.device)
+        order = torch.randperm(len(noise), generator=generator(*which, "validation times"))
+        times = flow.fixed_times(len(noise))[order]
+        for part in torch.arange(len(noise)).split(VALIDATION_BATCH):
+            clean, when = data.latents[part], times[part].to(noise.device)
+            predicted = unet(
+                flow.interpolate(clean, noise[part], when),
+                when * flow.TIME_SCALE,
+                encoder_hidden_states=data.embeddings[data.rows[part]],
+            ).sample
+            total += (predicted - flow.velocity(clean, noise[part])).double().square().sum().cpu()
+        count += noise.numel()
+    return float(total / count)
 
 
 class Averaged:
