@@ -165,10 +165,14 @@ def _check(options: argparse.Namespace) -> int:
     plan = load(options.recipe, _overrides(options))
     settings = Settings()
     store = Store(settings.store, settings.reserve_bytes)
-    shown = {} if options.json else {"show": _print_report}
     manifest = collect(plan.collect, store, _counted("pictures collected"))
+
+    def show(report: "QualityReport") -> None:
+        if not options.json:
+            _print_report(report)
+
     try:
-        report = gate(manifest, plan, store, workers=settings.workers, progress=_counted("pictures checked"), **shown)
+        report = gate(manifest, plan, store, workers=settings.workers, progress=_counted("pictures checked"), show=show)
     except DataGateRefused as error:
         if options.json:
             print(json.dumps(refused(plan, str(error))))

@@ -23,7 +23,7 @@ from darkroom.weights.locate import Weights, locate
 from . import drift, duplicates, licences, releases, removals, safety
 from .captions import judge_captions, tokens_of
 from .measuring import measure_all
-from .picture import MEASURES, Rules
+from .picture import Rules
 from .split import assign, extend_history
 
 if TYPE_CHECKING:
@@ -196,13 +196,17 @@ def judge(
     import pandas as pd
 
     plan, rules = question.plan.check, question.plan.split
-    table = read_manifest(question.manifest).assign(flags=lambda frame: [[] for _ in range(len(frame))])
+    table = read_manifest(question.manifest)
+    table = table.assign(flags=pd.Series(_none(table), dtype=object))
     table = removals.refuse(table, question.removed)
 
     # The pictures, each looked at once in its life.
-    usable = [not reasons for reasons in table["reasons"]]
-    ids = [one for one, use in zip(table["id"], usable, strict=True) if use and isinstance(one, str)]
-    table = _measured(table, measure_all(ids, Rules.of(plan), store, workers, progress))
+    ids = [
+        one if isinstance(one, str) and not said else None
+        for one, said in zip(table["id"], table["reasons"], strict=True)
+    ]
+    looks = Rules(plan.min_side, plan.max_pixels, plan.working_side, plan.max_aspect)
+    table = _measured(table, measure_all(ids, looks, store, workers, progress))
 
     # The captions and labels.
     captions = judge_captions(
@@ -222,7 +226,7 @@ def judge(
     table = releases.apply(table, question.released)
 
     # Copies: one of each is kept, and all of a cluster are on one side, that of their history.
-    usable = [not reasons for reasons in table["reasons"]]
+    usable = table["reasons"].map(len).eq(0).to_numpy()
     clusters = duplicates.find(table, usable, plan, history)
     table = removals.refuse_copies(table, clusters.name, clusters.joined, question.removed, history)
     sides = assign(table, clusters.name, clusters.joined, history, rules.seed, rules.validation_share)
@@ -278,20 +282,23 @@ def counts_by_kind(column: "pd.Series") -> dict[str, int]:
     return dict(sorted(Counter(kinds).items()))
 
 
-def _measured(table: "pd.DataFrame", measured: Mapping[str, Mapping[str, Any]]) -> "pd.DataFrame":
-    """The table with what the pass found, its reasons and its flags."""
+def _measured(table: "pd.DataFrame", found: Mapping[str, list[Any]]) -> "pd.DataFrame":
+    """The table with what the pass found of each row, its reasons and its flags."""
     import pandas as pd
 
-    found = [measured.get(picture, {}) for picture in table["id"]]
-    columns = {name: pd.Series([values.get(name) for values in found]) for name in (*MEASURES, "working")}
-    columns |= {"converted": pd.Series([list(values.get("converted", ())) for values in found], dtype=object)}
-    reasons = [[f"check: {values['reason']}"] if "reason" in values else [] for values in found]
+    texts = {"format", "mode", "phash", "dhash", "crops", "descriptor", "pixels", "working"}
+    columns = {
+        name: pd.Series(values, dtype="str" if name in texts else None, index=table.index)
+        for name, values in found.items()
+        if name not in ("reason", "flags", "converted")
+    }
+    converted = pd.Series([values or [] for values in found["converted"]], dtype=object, index=table.index)
+    reasons = [[f"check: {one}"] if one else [] for one in found["reason"]]
     flags = [
-        [*(f"check: {flag}" for flag in values.get("flags", ())), *_misnamed(path, values.get("format"))]
-        for path, values in zip(table["path"], found, strict=True)
+        [*(f"check: {flag}" for flag in said), *_misnamed(path, format_)]
+        for path, format_, said in zip(table["path"], found["format"], found["flags"], strict=True)
     ]
-    texts = ("format", "mode", "phash", "dhash", "crops", "descriptor", "pixels", "working")
-    return _said(table.assign(**columns).astype(dict.fromkeys(texts, "str")), reasons, flags)
+    return _said(table.assign(**columns, converted=converted), reasons, flags)
 
 
 def _misnamed(path: str, format_: str | None) -> list[str]:
@@ -384,6 +391,12 @@ def _review(
             changes={"new": len(differences.new), "changed": len(differences.changed), "gone": len(differences.gone)}
             if before is not None
             else {},
-            advice=advice(len(accepted), dict(labels), "from scratch").paragraphs,
+            advice=advice(
+                len(accepted),
+                dict(labels) or None,
+                "from scratch",
+                question.plan.preprocess.size,
+                question.plan.preprocess.augment.variants,
+            ).paragraphs,
         ),
     )

@@ -23,7 +23,7 @@ THUMB = 96  # longer side of a thumbnail; pixels
 PER_KIND = 8  # examples of each kind of fault
 CLUSTERS = 12
 MAP_POINTS = 400  # pictures on the map
-MAP_SIDE = (960, 640)
+MAP_WIDTH = 960
 MEASURES = {
     "width": "width, pixels",
     "height": "height, pixels",
@@ -223,36 +223,47 @@ def _components(vectors: "np.ndarray", count: int) -> "np.ndarray":
 
 def _map(rows: "pd.DataFrame", thumbs: Thumbnails) -> dict[str, Any] | None:
     """All accepted pictures, or a sample, laid out so that pictures alike lie together, as one picture."""
-    import numpy as np
     from PIL import Image
 
     vectors, places = descriptors(rows, MAP_POINTS)
     if len(places) < 10:
         return None
-    points = embedding(vectors)
-    low, high = points.min(axis=0), points.max(axis=0)
-    points = (points - low) / np.maximum(high - low, 1e-9)
-    width, height = MAP_SIDE
-    side = max(20, min(56, int(1.3 * math.sqrt(width * height / len(points)))))
+    columns, lines = grid(len(places))
+    width, height = MAP_WIDTH, int(MAP_WIDTH * lines / columns)
+    side = width // columns
     sheet = Image.new("RGB", (width, height), (128, 128, 128))
-    for row, (x, y) in zip(_records(rows.iloc[places]), points, strict=True):
+    for row, (column, line) in zip(_records(rows.iloc[places]), layout(vectors), strict=True):
         image = thumbs.image(row)
         if image is not None:
-            image.thumbnail((side, side))
-            sheet.paste(image, (int(x * (width - side)), int(y * (height - side))))
-    return {"image": _inline(sheet, quality=80), "shown": len(points), "all": len(rows)}
+            image.thumbnail((side - 2, side - 2))
+            sheet.paste(image, (column * width // columns + 1, line * height // lines + 1))
+    return {"image": _inline(sheet, quality=80), "shown": len(places), "all": len(rows)}
 
 
-def embedding(vectors: "np.ndarray") -> "np.ndarray":
-    """[N, D] -> [N, 2] by t-SNE (van der Maaten and Hinton, 2008) from principal components; the same every time."""
+def grid(count: int) -> tuple[int, int]:
+    """(columns, lines) of a sheet, half as wide again as high, with room for so many pictures."""
+    columns = math.ceil(math.sqrt(count * 1.5))
+    return columns, math.ceil(count / columns)
+
+
+def layout(vectors: "np.ndarray") -> "np.ndarray":
+    """[N, D] -> the place (column, line) of each on a grid, int [N, 2], alike ones near to each other.
+
+    The two first principal components, each spread evenly, are brought to the places at the least sum of squared
+    distances (a linear assignment), so that no picture hides another.
+    """
     import numpy as np
-    from sklearn.manifold import TSNE
+    from scipy.optimize import linear_sum_assignment
 
-    scores = _components(vectors, min(30, vectors.shape[1], len(vectors)))
-    found = TSNE(
-        perplexity=min(30.0, (len(vectors) - 1) / 3), init="pca", random_state=0, max_iter=400, n_jobs=1
-    ).fit_transform(scores)
-    return np.asarray(found, dtype=np.float64)
+    columns, lines = grid(len(vectors))
+    scores = _components(vectors, 2)
+    ranks = scores.argsort(axis=0, kind="stable").argsort(axis=0, kind="stable")
+    points = (ranks + 0.5) / len(vectors)  # [N, 2] in (0, 1)
+    places = np.stack(np.meshgrid(np.arange(columns), np.arange(lines)), axis=-1).reshape(-1, 2)
+    centres = (places + 0.5) / (columns, lines)
+    cost = ((points[:, None] - centres[None]) ** 2).sum(axis=2)
+    _, chosen = linear_sum_assignment(cost)
+    return np.asarray(places[chosen])
 
 
 def _clusters(rows: "pd.DataFrame", thumbs: Thumbnails) -> dict[str, Any]:
