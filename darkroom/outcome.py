@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .artifacts import CheckedManifest, Checkpoint, Evaluation, Manifest, Shards, Verdict
+from .artifacts import CheckedManifest, Checkpoint, Evaluation, Manifest, QualityReport, Shards, Verdict
 from .evaluation.evaluate import metrics_of
 from .evaluation.verdict import read
 from .preprocess.shards import read_index
@@ -62,6 +62,13 @@ def outcome(plan: Recipe, results: RunResults, seconds: dict[str, float], reused
             "pipeline": str(results.checkpoint.path / "pipeline"),
         },
     }
+
+
+def data_of(report: QualityReport) -> dict[str, Any]:
+    """What a check found, for those who review the data."""
+    found = summary(report)
+    counts = {name: found[name] for name in ("rows", "accepted", "quarantined", "duplicates", "reasons", "findings")}
+    return {**counts, "data_docs": str(report.path / found["docs"]), "review": str(report.path / found["review"])}
 
 
 def refused(plan: Recipe, message: str) -> dict[str, Any]:

@@ -245,7 +245,10 @@ class Evaluate(Section):
     )
     clip: str = Field("openai/clip-vit-base-patch32", description="CLIP model of the CLIP score: likewise.")
     sha256: str | None = Field(
-        None, pattern="^[0-9a-f]{64}$", description="Digest that local extractor weights must have."
+        None, pattern="^[0-9a-f]{64}$", description="sha256 that the weights of `features` must have."
+    )
+    clip_sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="sha256 that the weights of `clip` must have."
     )
     sampler: Sampler = Sampler()
     noise_seed: int = Field(0, ge=0, description="Seed of the noise that pictures are drawn from.")

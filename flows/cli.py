@@ -34,8 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"darkroom: {error}", file=sys.stderr)
         return error.exit_status
     except _lost_connection() as error:
-        print(f"darkroom: the connection to Prefect's API was lost ({error}); what was made is kept", file=sys.stderr)
-        return 4
+        words = f"the connection to Prefect's API was lost ({error}); what was made is kept: run the same command again"
+        print(f"darkroom: {words}", file=sys.stderr, flush=True)
+        os._exit(4)  # Prefect's threads would go on trying to tell a server that is gone, for minutes
     except KeyboardInterrupt:
         print("darkroom: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
@@ -135,11 +136,14 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _preflight(plan: "Recipe") -> None:
-    """What is cheap and may fail: the weights that the recipe names are there."""
+    """What is cheap and may fail: the weights that the recipe names are there, those that judge included."""
+    from darkroom.evaluation.features import identity
     from darkroom.weights.locate import locate
 
     for name in (plan.model.vae, plan.model.text_encoder):
         locate(name)
+    identity(plan.evaluate.features, plan.evaluate.sha256)
+    identity(plan.evaluate.clip, plan.evaluate.clip_sha256, "evaluate.clip_sha256")
 
 
 def _check(options: argparse.Namespace) -> int:

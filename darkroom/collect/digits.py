@@ -8,8 +8,14 @@ import hashlib
 import io
 from collections.abc import Iterator
 from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .source import Item
+
+if TYPE_CHECKING:
+    import numpy as np
 
 NAME = "digits"
 LICENCE = "CC-BY-4.0"
@@ -36,10 +42,7 @@ def caption(digit: int, wording: int) -> str:
 
 def items() -> Iterator[Item]:
     """Yield the 1,797 digits in scikit-learn's order; ``label`` is the digit's English word."""
-    from sklearn.datasets import load_digits
-
-    data = load_digits()
-    for index, (pixels, digit) in enumerate(zip(data.images, data.target, strict=True)):
+    for index, (pixels, digit) in enumerate(zip(*_scans(), strict=True)):
         path = f"{index:04d}.png"
         # The wording follows from the path alone: neither the order nor the number of pictures matters.
         wording = hashlib.sha256(path.encode()).digest()[0] % len(WORDINGS)
@@ -53,6 +56,22 @@ def items() -> Iterator[Item]:
             size=len(content),
             read=partial(bytes, content),
         )
+
+
+def _scans() -> "tuple[np.ndarray, np.ndarray]":
+    """What ``load_digits`` returns as images [1797, 8, 8] and target [1797], without the seconds of its import."""
+    import numpy as np
+
+    package = find_spec("sklearn")  # finds a package without importing it
+    folders = list(package.submodule_search_locations or ()) if package else []
+    files = [path for folder in folders if (path := Path(folder, "datasets/data/digits.csv.gz")).is_file()]
+    if not files:  # another release may keep its data elsewhere, and knows where
+        from sklearn.datasets import load_digits
+
+        data = load_digits()
+        return data.images, data.target
+    table = np.loadtxt(files[0], delimiter=",")
+    return table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(int)
 
 
 def _png(pixels: "object") -> bytes:

@@ -58,7 +58,7 @@ def evaluation_inputs(
         "checkpoint": checkpoint,
         "shards": shards.digest,
         "features": extractor,
-        "clip": locate(plan.clip).sha256,
+        "clip": identity(plan.clip, plan.clip_sha256, "evaluate.clip_sha256")[1],
     }
     return inputs, {**plan.digest_fields(), "threads": threads}
 

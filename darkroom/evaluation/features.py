@@ -34,11 +34,14 @@ class Extractor:
     network: "Callable[[torch.Tensor], torch.Tensor]"
 
 
-def identity(name: str, expected: str | None) -> tuple[str, str]:
-    """(measure, sha256) of an extractor, without loading it; see :func:`load` for what is raised."""
+def identity(name: str, expected: str | None, field: str = "evaluate.sha256") -> tuple[str, str]:
+    """(measure, sha256) of an extractor, without loading it; see :func:`load` for what is raised.
+
+    ``field`` is the one of the recipe that says which sha256 is ``expected``.
+    """
     measure, path, digest = _find(name)
     if expected is not None and digest != expected:
-        raise RecipeError(f"evaluate.sha256: the weights of {name!r} at {path} have sha256 {digest}, not {expected}")
+        raise RecipeError(f"{field}: the weights of {name!r} at {path} have sha256 {digest}, not {expected}")
     return measure, digest
 
 

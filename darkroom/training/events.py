@@ -25,6 +25,15 @@ class Events:
         temporary.write_text("".join(json.dumps(event) + "\n" for event in kept), "utf-8")
         os.replace(temporary, path)
         self._file = path.open("a", encoding="utf-8")
+        self._last = [event for event in kept if event["step"] == step]
+
+    def lacks(self, what: str) -> bool:
+        """Whether the step that was resumed from had not yet said ``what``: a metric's name or ``"grid"``."""
+        return not any(what in event or what in event.get("metrics", ()) for event in self._last)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
     def say(self, step: int, **content: Any) -> None:
         """Append one event, at once."""

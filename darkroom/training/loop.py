@@ -9,8 +9,8 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -44,7 +44,7 @@ def train(job: Job, work: Path) -> None:
     """
     if (work / DONE).exists():
         return
-    stop = _listen()
+    stop = Stop()
     prepare(job.train.threads, job.device)
     recipe, device = job.train, torch.device(job.device)
 
@@ -95,9 +95,21 @@ def train(job: Job, work: Path) -> None:
         sheet.save(work / name)
         events.say(step, grid=name)
 
-    # The loop.
+    def look(step: int, validate: bool = True, draw_grid: bool = True) -> None:
+        """The validation loss and the grid, where they are due; the model is afterwards as it was before."""
+        if validate and (step % recipe.validate_every == 0 or step == recipe.steps):
+            with Averaged(unet, ema):
+                value = validation_loss(unet, validation, job.seed)
+            events.say(step, metrics={"validation/loss": value})
+        if draw_grid and step % recipe.grid_every == 0 and step < recipe.steps:
+            sample(step)
+
+    # The loop. A stop between two steps saves the last one; all else that is cut short is done again.
     clock, seen = time.monotonic(), start
+    if start:
+        look(start, events.lacks("validation/loss"), events.lacks("grid"))
     for step in range(start, recipe.steps):
+        stop.hold()
         rate = learning_rate(recipe, step)
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -127,26 +139,21 @@ def train(job: Job, work: Path) -> None:
                 },
             )
             clock, seen = time.monotonic(), done
-        if done % recipe.validate_every == 0 or last:
-            with Averaged(unet, ema):
-                value = validation_loss(unet, validation, job.seed)
-            events.say(done, metrics={"validation/loss": value})
-        if done % recipe.grid_every == 0 and not last:
-            sample(done)
-        stopping = stop()
-        if done % recipe.checkpoint_every == 0 or last or stopping:
+        if done % recipe.checkpoint_every == 0 or last or stop.asked:
             save(done)
-        if stopping and not last:
-            raise Interrupted(f"training stopped at step {done} of {recipe.steps}; the same command goes on from there")
+        stop.release(f"training stopped at step {done} of {recipe.steps}; the same command goes on from there")
+        look(done)
 
     # The finished model: the averaged weights, as an ordinary diffusers pipeline.
-    sample(recipe.steps)
+    if start < recipe.steps or events.lacks("grid"):
+        sample(recipe.steps)
     with Averaged(unet, ema):
         target, temporary = work / "pipeline", work / ".pipeline.tmp"
         for folder in (target, temporary):
             shutil.rmtree(folder, ignore_errors=True)
         save_pipeline(pipeline, temporary, model_card(job, len(data.latents)))
         os.replace(temporary, target)
+    events.close()
     write_json(work / DONE, {"steps": recipe.steps})
     shutil.rmtree(work / "checkpoints", ignore_errors=True)
 
@@ -222,8 +229,25 @@ class Averaged:
             parameter.copy_(values[name])
 
 
-def _listen() -> Callable[[], bool]:
-    """SIGTERM asks to save and end; the answer is asked for after each step."""
-    asked: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
-    return lambda: bool(asked)
+class Stop:
+    """SIGTERM ends what runs at once, but a step and its saving are waited for: they are never half done."""
+
+    def __init__(self) -> None:
+        self.asked, self._held = False, False
+        self._words = "training stopped; the same command goes on from its last checkpoint"
+        signal.signal(signal.SIGTERM, self._hear)
+
+    def hold(self) -> None:
+        """A step begins."""
+        self._held = True
+
+    def release(self, words: str) -> None:
+        """The step is over, and saved if that was due; raises :class:`Interrupted` when a stop was asked for."""
+        self._held = False
+        if self.asked:
+            raise Interrupted(words)
+
+    def _hear(self, _number: int, _frame: FrameType | None) -> None:
+        self.asked = True
+        if not self._held:
+            raise Interrupted(self._words)

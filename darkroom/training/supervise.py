@@ -24,7 +24,7 @@ from .job import Job
 
 Follow = Callable[[Path, list[dict[str, Any]]], None]
 POLL_SECONDS = 0.25
-GRACE_SECONDS = 8.0  # to save and end; Ctrl-C promises ten
+GRACE_SECONDS = 6.0  # to save and end; Ctrl-C promises ten
 
 
 def checkpoint_digest(shards: Shards, plan: Recipe) -> str:

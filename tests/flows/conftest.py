@@ -9,6 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -61,10 +62,10 @@ denoising_timesteps = 2
 """
 
 
-@pytest.fixture(scope="session")
-def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Prefect server for all runs of the session."""
-    settings = Settings(home=tmp_path_factory.mktemp("prefect"))
+@contextmanager
+def prefect(home: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+    """A Prefect server: its address and its process."""
+    settings = Settings(home=home)
     settings.prefect_home.mkdir(parents=True)
     port = process.free_port()
     url = f"http://127.0.0.1:{port}/api"
@@ -79,9 +80,23 @@ def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             assert server.poll() is None, (settings.prefect_home / "server.log").read_text()
             assert time.monotonic() < deadline, "Prefect's server did not start"
             time.sleep(0.2)
-        yield url
+        yield url, server
     finally:
         process.stop(server, 10)
+
+
+@pytest.fixture(scope="session")
+def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Prefect server for all runs of the session."""
+    with prefect(tmp_path_factory.mktemp("prefect")) as (url, _):
+        yield url
+
+
+@pytest.fixture
+def lost_server(tmp_path: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+    """A Prefect server of one test, which ends it when it likes."""
+    with prefect(tmp_path / "prefect") as made:
+        yield made
 
 
 @dataclass

@@ -31,6 +31,8 @@ def last_words(done: "subprocess.CompletedProcess[str]") -> str:
         ('source = "folder"', 'source = "ftp"', "collect.source = 'ftp'"),
         ("version = 1", "version = ", "is not valid TOML"),
         ("builtin:digits-vae", "builtin:nothing", "builtin:nothing is not shipped with darkroom"),
+        ('features = "builtin:clip-digits"', 'features = "builtin:eyes"', "builtin:eyes is not shipped with darkroom"),
+        ("[evaluate]", f'[evaluate]\nclip_sha256 = "{"0" * 64}"', "evaluate.clip_sha256: the weights of"),
     ],
 )
 def test_a_wrong_recipe_is_named_before_anything_starts(workshop, old: str, new: str, words: str) -> None:
@@ -66,7 +68,7 @@ def test_one_corrupt_picture_among_good_ones(workshop) -> None:
 
     quarantine = pd.read_parquet(workshop.home / "store/checked" / outcome["digests"]["checked"] / "quarantine.parquet")
     assert list(quarantine["path"]) == ["0003.png"]
-    assert quarantine["reasons"][0][0].startswith("undecodable")
+    assert quarantine["reasons"][0][0].startswith("check: undecodable")
 
 
 def test_refused_data_stops_the_run_and_shows_the_report(workshop) -> None:
@@ -113,15 +115,37 @@ def test_prefect_away(workshop) -> None:
     assert closed in last_words(done)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-def test_an_interrupted_training_is_carried_on(workshop, number: int) -> None:
-    running = workshop.start("run", "tiny.toml", "--set", "train.steps=5000", "--set", "train.checkpoint_every=50")
-    folder = workshop.home / "store/.work"
+@pytest.mark.slow
+def test_prefect_lost_in_the_middle(workshop, lost_server) -> None:
+    url, server = lost_server
+    running = workshop.start(
+        "run", "tiny.toml", "--set", "train.steps=300", PREFECT_API_URL=url, PREFECT_CLIENT_MAX_RETRIES="1"
+    )
+    begun(workshop, running)
+    process.stop(server, 0)
+    _, err = running.communicate(timeout=300)
+    assert running.returncode == 4, err[-3000:]
+    assert "what was made is kept" in err.strip().splitlines()[-1]
+    assert not workshop.left_over()
+    outcome = workshop.run("--set", "train.steps=300")
+    assert outcome["decision"] == "promoted"
+    assert "preprocess" in outcome["reused"]
+
+
+def begun(workshop, running: "subprocess.Popen[str]") -> None:
+    """Wait until the training has saved something."""
     deadline = time.monotonic() + 120
-    while not list(folder.glob("checkpoint-*/checkpoints/step-*")):
+    while not list((workshop.home / "store/.work").glob("checkpoint-*/checkpoints/step-*")):
         assert running.poll() is None, running.communicate()[1][-2000:]
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_an_interrupted_training_is_carried_on(workshop, number: int) -> None:
+    running = workshop.start("run", "tiny.toml", "--set", "train.steps=5000", "--set", "train.checkpoint_every=50")
+    begun(workshop, running)
+    folder = workshop.home / "store/.work"
     running.send_signal(number)
     _, err = running.communicate(timeout=20)
     assert running.returncode == 130, err[-2000:]

@@ -4,9 +4,11 @@ import hashlib
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from darkroom.collect import digits
 from darkroom.collect.digits import WORDINGS, WORDS, caption, items
 
 
@@ -36,3 +38,13 @@ def test_every_wording_is_used_and_names_the_digit() -> None:
     assert len(captions) == len(WORDINGS) * 10
     assert (caption(7, 0), "seven") in captions
     assert ("手寫數字七", "seven") in captions
+
+
+def test_the_scans_are_those_of_scikit_learn_also_where_its_file_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, target = digits._scans()
+    scans = load_digits()
+    assert np.array_equal(images, scans.images)
+    assert np.array_equal(target, scans.target)
+    monkeypatch.setattr(digits, "find_spec", lambda name: None)
+    again, _ = digits._scans()
+    assert np.array_equal(again, images)

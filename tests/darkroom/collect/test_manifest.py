@@ -37,8 +37,8 @@ def test_every_occurrence_is_a_row_with_its_reasons(photos: Path, tmp_path: Path
     assert list(rows.index) == ["0.png", "1.png", "2.png", "gone.png"]
     assert rows["row_id"].is_unique
     assert list(rows.loc["0.png", "reasons"]) == []
-    assert list(rows.loc["1.png", "reasons"]) == ["caption is not a text but int"]
-    assert list(rows.loc["gone.png", "reasons"]) == ["unreadable: No such file or directory"]
+    assert list(rows.loc["1.png", "reasons"]) == ["collect: caption is not a text: it is int"]
+    assert list(rows.loc["gone.png", "reasons"]) == ["collect: unreadable: No such file or directory"]
     assert picture_path(store, rows.loc["0.png", "id"]).read_bytes() == (photos / "0.png").read_bytes()
 
 
@@ -72,7 +72,7 @@ def test_bytes_of_a_known_fingerprint_are_not_read_again(tmp_path: Path) -> None
 
 def test_files_over_the_limit_stay_unread(photos: Path, tmp_path: Path) -> None:
     rows = table(collect(Collect(source="folder", path=str(photos), max_bytes=10), Store(tmp_path / "store")))
-    assert rows.loc["0.png", "reasons"][0].startswith("too large")
+    assert rows.loc["0.png", "reasons"][0].startswith("collect: too large: ")
     assert pd.isna(rows.loc["0.png", "id"])
 
 
@@ -88,7 +88,7 @@ def test_text_that_is_no_text_is_a_reason(photos: Path, tmp_path: Path) -> None:
     with open(odd, "wb") as file:  # noqa: PTH123  (a name that is not UTF-8)
         file.write((photos / "1.png").read_bytes())
     rows = table(collect(Collect(source="folder", path=str(photos)), Store(tmp_path / "store")))
-    assert list(rows.loc["0.png", "reasons"]) == ["caption is not valid text: it has half of a surrogate pair"]
+    assert list(rows.loc["0.png", "reasons"]) == ["collect: caption is not valid text: it has half of a surrogate pair"]
     assert "odd\\udcff.png" in rows.index
 
 

@@ -11,6 +11,8 @@ def test_what_is_said_is_read_and_cut_back_on_resume(tmp_path: Path) -> None:
         events.say(step, metrics={"loss": float(step)})
     assert [event["step"] for event in read(tmp_path / FILE)] == [1, 2, 3, 4, 5]
     resumed = Events(tmp_path, 3)
+    assert not resumed.lacks("loss")
+    assert resumed.lacks("grid")
     resumed.say(4, grid="grids/4.png")
     found = list(read(tmp_path / FILE))
     assert [event["step"] for event in found] == [1, 2, 3, 4]

@@ -2,12 +2,16 @@
 
 import itertools
 import math
+import signal
 from collections import Counter
+from collections.abc import Iterator
 
+import pytest
 import torch
 
+from darkroom.errors import Interrupted
 from darkroom.recipe import Train
-from darkroom.training.loop import batch_rows, learning_rate
+from darkroom.training.loop import Stop, batch_rows, learning_rate
 
 
 def test_every_row_is_seen_once_an_epoch_whatever_the_batch() -> None:
@@ -37,3 +41,23 @@ def test_the_rate_warms_up_and_falls_to_zero() -> None:
     assert rates[10] == 1.0
     assert all(later < earlier for earlier, later in itertools.pairwise(rates[10:]))
     assert math.isclose(rates[100], 0, abs_tol=1e-12)
+
+
+@pytest.fixture
+def stop() -> Iterator[Stop]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield Stop()
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_stop_ends_what_runs_at_once(stop: Stop) -> None:
+    with pytest.raises(Interrupted, match="last checkpoint"):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_step_is_finished_before_a_stop(stop: Stop) -> None:
+    stop.hold()
+    signal.raise_signal(signal.SIGTERM)
+    assert stop.asked  # the loop saves
+    with pytest.raises(Interrupted, match="step 7"):
+        stop.release("training stopped at step 7")

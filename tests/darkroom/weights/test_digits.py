@@ -9,7 +9,7 @@ from darkroom.collect import digits
 from darkroom.collect.digits import WORDINGS, caption
 from darkroom.diffusion.pipeline import embed, load_text
 from darkroom.evaluation.features import load
-from darkroom.preprocess.split import side
+from darkroom.quality.split import side
 from darkroom.weights.locate import locate
 
 JUDGE, READER = locate("builtin:clip-digits").path, locate("builtin:digits-text-encoder").path
