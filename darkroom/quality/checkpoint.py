@@ -228,7 +228,9 @@ def _joined(column: "pd.Series", kinds: bool) -> "pd.Series":
     import pandas as pd
 
     taken = kind_of if kinds else str
-    texts = ["; ".join(dict.fromkeys(map(taken, items))) if len(items) else "" for items in column]
+    texts = [
+        "; ".join(dict.fromkeys(map(taken, items))) if items is not None and len(items) else "" for items in column
+    ]
     return pd.Series(texts, index=column.index, dtype="str")
 
 

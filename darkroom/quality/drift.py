@@ -37,6 +37,7 @@ Kind = Literal["number", "category", "picture"]
 
 LEVELS: tuple[Level, ...] = ("none", "some", "much")
 NOTHING = "nothing to compare with"
+TOO_FEW = "too few pictures to compare"
 FILE = "drift.json"
 
 NUMBERS = (
@@ -104,10 +105,10 @@ class Drift:
         """Write JSON: ``{"version": 1, "new", "old", "level", "note", "measures": [{...}]}``.
 
         Each measure has the fields of :class:`Measure`; numbers are rounded to six significant digits. ``note`` is
-        "nothing to compare with" where there was no old batch, and else empty.
+        "nothing to compare with" where there was no old batch, "too few pictures to compare", or empty.
         """
         measures = [{key: _rounded(value) for key, value in asdict(one).items()} for one in self.measures]
-        note = "" if self.measures else NOTHING
+        note = NOTHING if self.old is None else "" if self.measures else TOO_FEW
         content = {"version": 1, "new": self.new, "old": self.old, "level": self.level, "note": note}
         write_json(path, {**content, "measures": measures})
 
@@ -277,7 +278,7 @@ def _category(
     statistic, p_value = _chi_square(few[0], few[1], seed, name)
     shares = [count / count.sum() for count in counts]
     most = int(np.argmax(np.abs(shares[0] - shares[1])))
-    shown = f'"{shorten(names[commonest[most]], 40)}"' if most < len(commonest) else "the other values"
+    shown = f'"{shorten(names[commonest[most]], 40)}"' if most < len(commonest) else "what is rare"
     words = f"{shown} has {100 * shares[0][most]:.3g} % and had {100 * shares[1][most]:.3g} %"
     return _Raw(name, "category", psi, js, None, statistic, p_value, words)
 
