@@ -127,7 +127,7 @@ def remarks(values: dict[str, Any]) -> list[str]:
         (f"dark: 99 % of the area is below {high:.0f} of 255", high < DARK),
         (f"bright: 95 % of the area is above {low:.0f} of 255", low > BRIGHT),
         (f"low information: {values['entropy']:.1f} bits of entropy", values["entropy"] < POOR and large),
-        (f"thick border: {values['border']:.0%} of the area", values["border"] >= FRAMED),
+        (f"thick border: {values['border']:.0%} of the area", values["border"] >= FRAMED and not values["alpha"]),
         ("greyscale", values["colour"] <= GREY),
     )
     return [text for text, true in odd if true]
