@@ -145,6 +145,7 @@ def at_odds(pairs: "Counter[tuple[str, str]]") -> set[tuple[str, str]]:
     """
     named = {pair: _names(*pair) for pair in pairs}
     others = {words for _, label in pairs if 2 <= len(words := tuple(_words(words_of(label)))) <= LONGEST_NAME}
+    starts = {words[0] for words in others}
     of_label: Counter[str] = Counter()
     naming: Counter[str] = Counter()
     for (caption, label), count in pairs.items():
@@ -156,15 +157,19 @@ def at_odds(pairs: "Counter[tuple[str, str]]") -> set[tuple[str, str]]:
         if not is_named
         and (
             (of_label[pair[1]] >= FREQUENT and naming[pair[1]] >= AGREEING * of_label[pair[1]])
-            or (others and _has_any(pair[0], others))
+            or (others and _has_any(pair[0], others, starts))
         )
     }
 
 
-def _has_any(caption: str, names: set[tuple[str, ...]]) -> bool:
+def _has_any(caption: str, names: set[tuple[str, ...]], starts: set[str]) -> bool:
     words = _words(caption)
-    spans = range(2, LONGEST_NAME + 1)
-    return any(tuple(words[at : at + span]) in names for span in spans for at in range(len(words) - span + 1))
+    return any(
+        tuple(words[at : at + span]) in names
+        for at, word in enumerate(words)
+        if word in starts
+        for span in range(2, LONGEST_NAME + 1)
+    )
 
 
 def _names(caption: str, label: str) -> bool:

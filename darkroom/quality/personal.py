@@ -10,10 +10,12 @@ import unicodedata
 from collections.abc import Callable, Iterator
 
 # Nothing below can match a text that has neither of these; most captions are done with here.
-_NUMBER = re.compile(r"\d\D{0,3}\d\D{0,3}\d\D{0,3}\d")
+_DIGIT = re.compile(r"\d")
+_FEWEST_DIGITS = 6
 _WORDS = (
     "@", "(at", "[at", "{at", "( at", "[ at", "{ at", " dot ", "pass", "pwd", "key", "token", "sk-", "ghp_", "gho_",
-    "akia", "secret", "lives at", "live at", "address",
+    "akia", "secret", "lives at", "live at", "address", "birth", "born", "dob", "d.o.b", "geboren", "出生", "ssn",
+    "security", "personnummer", "national id", "identity", "licen", "id card", "身份证", "护照",
 )  # fmt: skip
 
 _MAIL = re.compile(
@@ -92,7 +94,7 @@ def _find(text: str) -> Iterator[tuple[str, int, int]]:
     """(kind, start, end) in the text's NFKC form, in which full-width digits are digits."""
     plain = _plain(text)
     lower = plain.lower()
-    numbers = _NUMBER.search(plain) is not None
+    numbers = len(_DIGIT.findall(plain)) >= _FEWEST_DIGITS
     words = any(word in lower for word in _WORDS)
     for kind, pattern, holds in (*(_OF_NUMBERS if numbers else ()), *(_OF_WORDS if words else ())):
         for match in pattern.finditer(plain):
@@ -167,6 +169,8 @@ _Rule = tuple[str, re.Pattern[str], Callable[[str], bool]]
 _OF_WORDS: tuple[_Rule, ...] = (
     ("an e-mail address", _MAIL, _always),
     ("a password or key", _SECRET, _always),
+    ("an identity number", _NAMED_NUMBER, _always),
+    ("a date of birth", _BIRTH, _always),
     ("a home address", _HOME, _always),
 )
 _OF_NUMBERS: tuple[_Rule, ...] = (
@@ -175,8 +179,6 @@ _OF_NUMBERS: tuple[_Rule, ...] = (
     ("an identity number", _SOCIAL, _always),
     ("an identity number", _NORDIC, _nordic),
     ("an identity number", _CHINESE, _chinese),
-    ("an identity number", _NAMED_NUMBER, _always),
-    ("a date of birth", _BIRTH, _always),
     ("a network address", _NETWORK, _network),
     ("a place's coordinates", _PLACE, _always),
 )

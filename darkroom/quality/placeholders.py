@@ -116,23 +116,34 @@ _VOWELS = frozenset("aeiouy")
 
 def is_template(text: str) -> bool:
     """Whether a program's template was left unfilled; looked for before markup goes, which would hide it."""
-    return _TEMPLATE.search(text) is not None
+    return any(sign in text for sign in _ANYWHERE[0][0]) and _TEMPLATE.search(text) is not None
 
 
 def placeholder(text: str) -> str | None:
     """Why a cleaned text is no caption, in words for people; None when it may be one."""
-    for pattern, why in _ANYWHERE:
-        if pattern.search(text):
+    lower = text.lower()
+    for signs, pattern, why in _ANYWHERE:
+        if any(sign in lower for sign in signs) and pattern.search(text):
             return why
     return _instead(text) if len(text) <= 300 else None
 
 
+# What a text must have in it, in small letters, for the pattern to match: quicker to look for.
 _ANYWHERE = (
-    (_TEMPLATE, "a template that was not filled in"),
-    (_MACHINE, "words of or to a language model"),
-    (_PROGRAM, "a program's text"),
-    (_FILLER, "filler text"),
-)
+    (("{", "<", "[", "%", "$", "__"), _TEMPLATE, "a template that was not filled in"),
+    (
+        (
+            "instruction", "prompt", "rules", "message", "model", "assistant", "sorry", "unable", "not able", "afraid",
+            "cannot", "can't", "can’t", "cant ", "could", "sure", "certainly", "course", "okay", "absolutely", "user",
+            "human", "system", "chatbot", " ai", "describe", "caption", "summari", "write", "previous", "prior",
+            "preceding", "earlier", "above", "<|", "inst]", "sys>", "s>",
+        ),
+        _MACHINE,
+        "words of or to a language model",
+    ),
+    (("(", "=", ";", ":", "#!", "<?", "select"), _PROGRAM, "a program's text"),
+    (("ipsum", "dolor", "consectetur"), _FILLER, "filler text"),
+)  # fmt: skip
 
 
 def _instead(text: str) -> str | None:

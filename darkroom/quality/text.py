@@ -18,7 +18,7 @@ ROUNDS = 6  # more than any honest text needs
 LONGEST = 10_000  # characters; a longer text is never cleaned or used, its maker may mean to cost time
 SPACES = "spaces collapsed"
 
-_PLAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9,'\"!?()\-]| (?! )|\.(?![\w ]*/)(?=[ )\"']|\Z))*(?<! )")
+_PLAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9,'\"!?()\- ]++|\.(?=[ )\"']|\Z))*+")
 _SPACES = re.compile(r"[\s\x1c-\x1f\x85\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u2800\u3000\u3164\uffa0]+")
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])")
 _CONTROLS = re.compile(
@@ -54,6 +54,8 @@ _ADDRESS = re.compile(
     + r"(?:/[^\s<>]*)?(?![\w@-]|\.\w))[>)\]]?",
     re.IGNORECASE,
 )
+_MAYBE_ADDRESS = re.compile(rf"://|https?:|www\.|[\w-]\.{_ENDINGS}|(?:data|file|s3|gs|javascript):", re.IGNORECASE)
+_NETWORKS = re.compile(r"ig|inst|chat|tok|gram|twit|kik|skype", re.IGNORECASE)
 _EMPTY = re.compile(r"\(\s*\)|\[\s*\]|\{\s*\}|<\s*>|(?:[\s,;:|–—-]+\Z)|(?:\A[\s,;:|–—]+)")
 _HASHTAG = re.compile(r"#[\w\u200d]+")
 _PERCENT = re.compile(r"%[0-9A-Fa-f]{2}")
@@ -72,12 +74,17 @@ class Cleaned:
 
 def clean(text: str) -> Cleaned:
     """Mend what can be mended safely, each kind named once, in the order in which it was found."""
-    return Cleaned(text) if _PLAIN.fullmatch(text) else _cleaned(text, _STEPS)
+    return Cleaned(text) if _is_plain(text) else _cleaned(text, _STEPS)
 
 
 def clean_name(text: str) -> Cleaned:
     """The same for a label, which may be an address or have marks of its own."""
-    return Cleaned(text) if _PLAIN.fullmatch(text) else _cleaned(text, _STEPS_OF_NAMES)
+    return Cleaned(text) if _is_plain(text) else _cleaned(text, _STEPS_OF_NAMES)
+
+
+def _is_plain(text: str) -> bool:
+    """Whether no step can change the text: most captions are done with here."""
+    return text[-1:] != " " and "  " not in text and _PLAIN.fullmatch(text) is not None
 
 
 def _cleaned(text: str, steps: Sequence[tuple[str, Callable[[str], str]]]) -> Cleaned:
@@ -191,13 +198,13 @@ def _out_of_data(text: str) -> str:
 
 
 def _without_addresses(text: str) -> str:
-    if "." not in text and ":" not in text:
+    if not _MAYBE_ADDRESS.search(text):
         return text
     return _tidied(text, _ADDRESS.sub(" ", text))
 
 
 def _without_handles(text: str) -> str:
-    if "@" not in text and ":" not in text and "=" not in text:
+    if "@" not in text and not ((":" in text or "=" in text) and _NETWORKS.search(text)):
         return text
     return _tidied(text, HANDLE.sub(" ", text))
 
