@@ -132,19 +132,25 @@ def read_rows(
     with Cache(store.root / "cache.db") as cache, _closing(items):
         for batch in batches(items):
             paths = [_plain(item.path) for item in batch]
-            marks = []
+            counts = []
             for path in paths:
                 times[path] += 1
-                marks.append(path if times[path] == 1 else f"{path}\0{times[path]}")
-            keys = [f"{mine}\0{mark}" for mark in marks]
+                counts.append(times[path])
+            keys = [_key(mine, path, count) for path, count in zip(paths, counts, strict=True)]
             learnt: dict[str, list[Any]] = {}
             try:
                 for index, had in _have(batch, keys, keeper, cache, learnt):
-                    rows.append(_row(name, batch[index], paths[index], marks[index], had))
+                    row_key = _key(name, paths[index], counts[index])
+                    rows.append(_row(name, row_key, batch[index], paths[index], had))
                     progress(len(rows))
             finally:
                 cache.put("seen", learnt)  # what an interrupted collection has read need not be read again
     return rows
+
+
+def _key(name: str, path: str, count: int) -> str:
+    """What stands for the ``count``-th occurrence of a path; no path, whatever is in it, can stand for another's."""
+    return f"{name}\0{path}" if count == 1 else f"{count}\0\0{name}\0{path}"
 
 
 def _closing(items: Iterator[Item]) -> contextlib.AbstractContextManager[object]:
@@ -239,14 +245,14 @@ def _keep(item: Item, read: Callable[[], bytes], keeper: Keeper) -> tuple[Had, b
         return Had(None, len(content), too_large), False
 
 
-def _row(name: str, item: Item, path: str, mark: str, had: Had) -> dict[str, Any]:
+def _row(name: str, key: str, item: Item, path: str, had: Had) -> dict[str, Any]:
     reasons: list[str] = []
     caption, label = _text("caption", item.caption, reasons), _text("label", item.label, reasons)
     sidecar = _text("sidecar", item.sidecar, reasons)
     if had.why_not is not None:
         reasons.append(had.why_not)
     return {
-        "row_id": hashlib.sha256(f"{name}\0{mark}".encode()).hexdigest(),
+        "row_id": hashlib.sha256(key.encode()).hexdigest(),
         "id": had.picture_id,
         "path": path,
         "source": name,

@@ -122,6 +122,13 @@ def test_a_path_that_comes_twice_is_two_rows(tmp_path: Path) -> None:
     assert rows_of(Source("source", "here", iter(again)), 100, store) == rows
 
 
+def test_no_path_stands_for_another(tmp_path: Path) -> None:
+    paths = ["a", "a", "a", "a\x002", "2\0\0source\0a", "a\0\x002", "", "\0", "odd\udcff", "odd\\udcff"]
+    items = (Item(path, None, None, "CC0", None, None, bytes) for path in paths)
+    rows = rows_of(Source("source", "here", items), 100, Store(tmp_path / "store"))
+    assert len({row["row_id"] for row in rows}) == len(paths)
+
+
 def test_a_full_disk_is_foreseen(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
