@@ -65,7 +65,7 @@ def collect(plan: Collect, store: Store, progress: Progress = lambda done: None)
     :class:`ServiceUnavailable` for one that does not answer, and :class:`DiskFull` before the disk is full.
     """
     source = open_source(plan, store)
-    rows = read_rows(source, plan.max_bytes, store, progress)
+    rows = read_rows(source.name, source.items, plan.max_bytes, store, progress, source.place)
     if not rows:
         raise RecipeError(f"collect: the source {source.name} has no pictures; put some there, or name another source")
     identity = sorted(
@@ -114,32 +114,43 @@ def frame(rows: list[dict[str, Any]]) -> "pd.DataFrame":
 
 
 def read_rows(
-    source: Source, max_bytes: int, store: Store, progress: Progress = lambda done: None
+    name: str,
+    items: Iterator[Item],
+    max_bytes: int,
+    store: Store,
+    progress: Progress = lambda done: None,
+    place: str | None = None,
 ) -> list[dict[str, Any]]:
     """One row an item; bytes that the store lacks are read and kept, those of a known fingerprint are not read.
 
-    A path that a source gives a second time is another row.
+    A path that a source gives a second time is another row. ``name`` and ``place`` are those of :class:`Source`.
     """
     rows: list[dict[str, Any]] = []
     times: Counter[str] = Counter()
-    place = hashlib.sha256(_plain(source.place).encode()).hexdigest()[:24]
+    mine = hashlib.sha256(_plain(place or name).encode()).hexdigest()[:24]
     keeper = Keeper(store, max_bytes)
-    with Cache(store.root / "cache.db") as cache, _closing(source.items):
-        for items in batches(source.items):
-            paths = [_plain(item.path) for item in items]
-            marks = []
+    with Cache(store.root / "cache.db") as cache, _closing(items):
+        for batch in batches(items):
+            paths = [_plain(item.path) for item in batch]
+            counts = []
             for path in paths:
                 times[path] += 1
-                marks.append(path if times[path] == 1 else f"{path}\0{times[path]}")
-            keys = [f"{place}\0{mark}" for mark in marks]
+                counts.append(times[path])
+            keys = [_key(mine, path, count) for path, count in zip(paths, counts, strict=True)]
             learnt: dict[str, list[Any]] = {}
             try:
-                for index, had in _have(items, keys, keeper, cache, learnt):
-                    rows.append(_row(source.name, items[index], paths[index], marks[index], had))
+                for index, had in _have(batch, keys, keeper, cache, learnt):
+                    row_key = _key(name, paths[index], counts[index])
+                    rows.append(_row(name, row_key, batch[index], paths[index], had))
                     progress(len(rows))
             finally:
                 cache.put("seen", learnt)  # what an interrupted collection has read need not be read again
     return rows
+
+
+def _key(name: str, path: str, count: int) -> str:
+    """What stands for the ``count``-th occurrence of a path; no path, whatever is in it, can stand for another's."""
+    return f"{name}\0{path}" if count == 1 else f"{count}\0\0{name}\0{path}"
 
 
 def _closing(items: Iterator[Item]) -> contextlib.AbstractContextManager[object]:
@@ -234,14 +245,14 @@ def _keep(item: Item, read: Callable[[], bytes], keeper: Keeper) -> tuple[Had, b
         return Had(None, len(content), too_large), False
 
 
-def _row(name: str, item: Item, path: str, mark: str, had: Had) -> dict[str, Any]:
+def _row(name: str, key: str, item: Item, path: str, had: Had) -> dict[str, Any]:
     reasons: list[str] = []
     caption, label = _text("caption", item.caption, reasons), _text("label", item.label, reasons)
     sidecar = _text("sidecar", item.sidecar, reasons)
     if had.why_not is not None:
         reasons.append(had.why_not)
     return {
-        "row_id": hashlib.sha256(f"{name}\0{mark}".encode()).hexdigest(),
+        "row_id": hashlib.sha256(key.encode()).hexdigest(),
         "id": had.picture_id,
         "path": path,
         "source": name,

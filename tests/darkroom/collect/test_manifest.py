@@ -73,6 +73,10 @@ def test_the_digest_is_of_the_content(photos: Path, tmp_path: Path) -> None:
     assert list(differs[differs].index) == ["2.png", "gone.png"]  # None is not equal to None
 
 
+def rows_of(source: Source, max_bytes: int, store: Store) -> list[dict[str, object]]:
+    return read_rows(source.name, source.items, max_bytes, store, place=source.place)
+
+
 def offer(
     read, fingerprint: str | None = None, name: str = "source", place: str = "here", size: int | None = None
 ) -> Source:
@@ -85,21 +89,21 @@ def refuse() -> bytes:
 
 def test_bytes_of_a_known_fingerprint_are_not_read_again(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
-    first = read_rows(offer(lambda: b"one", "same"), 100, store)
-    assert read_rows(offer(refuse, "same"), 100, store) == first
+    first = rows_of(offer(lambda: b"one", "same"), 100, store)
+    assert rows_of(offer(refuse, "same"), 100, store) == first
     for other in (offer(refuse, "same", place="there"), offer(refuse, None), offer(refuse, "new")):
         with pytest.raises(AssertionError):
-            read_rows(other, 100, store)
-    second = read_rows(offer(lambda: b"two", "other"), 100, store)
+            rows_of(other, 100, store)
+    second = rows_of(offer(lambda: b"two", "other"), 100, store)
     assert (second[0]["id"] != first[0]["id"], second[0]["row_id"]) == (True, first[0]["row_id"])
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"")])
 def test_a_picture_that_the_store_lost_is_read_again(tmp_path: Path, damage) -> None:
     store = Store(tmp_path / "store")
-    kept = picture_path(store, read_rows(offer(lambda: b"one", "same"), 100, store)[0]["id"])
+    kept = picture_path(store, rows_of(offer(lambda: b"one", "same"), 100, store)[0]["id"])
     damage(kept)
-    read_rows(offer(lambda: b"one", "same"), 100, store)
+    rows_of(offer(lambda: b"one", "same"), 100, store)
     assert kept.read_bytes() == b"one"
 
 
@@ -110,12 +114,19 @@ def test_a_path_that_comes_twice_is_two_rows(tmp_path: Path) -> None:
         for index, content in enumerate(contents)
     ]
     store = Store(tmp_path / "store")
-    rows = read_rows(Source("source", "here", iter(items)), 100, store)
+    rows = rows_of(Source("source", "here", iter(items)), 100, store)
     assert [row["caption"] for row in rows] == ["0", "1", "2"]
     assert len({row["row_id"] for row in rows}) == 3
     assert [row["id"] for row in rows] == [hashlib.sha256(content).hexdigest() for content in contents]
     again = [replace(item, read=refuse) for item in items]
-    assert read_rows(Source("source", "here", iter(again)), 100, store) == rows
+    assert rows_of(Source("source", "here", iter(again)), 100, store) == rows
+
+
+def test_no_path_stands_for_another(tmp_path: Path) -> None:
+    paths = ["a", "a", "a", "a\x002", "2\0\0source\0a", "a\0\x002", "", "\0", "odd\udcff", "odd\\udcff"]
+    items = (Item(path, None, None, "CC0", None, None, bytes) for path in paths)
+    rows = rows_of(Source("source", "here", items), 100, Store(tmp_path / "store"))
+    assert len({row["row_id"] for row in rows}) == len(paths)
 
 
 def test_a_full_disk_is_foreseen(tmp_path: Path) -> None:
@@ -125,7 +136,7 @@ def test_a_full_disk_is_foreseen(tmp_path: Path) -> None:
     with pytest.raises(DiskFull):
         collect(Collect(source="folder", path=str(folder)), Store(tmp_path / "store", reserve=10**18))
     with pytest.raises(DiskFull):
-        read_rows(offer(lambda: b"one"), 100, Store(tmp_path / "store", reserve=10**18))
+        rows_of(offer(lambda: b"one"), 100, Store(tmp_path / "store", reserve=10**18))
     assert not [path for path in (tmp_path / "store" / "pictures").rglob("*") if path.is_file()]
 
 
@@ -134,10 +145,10 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(photos: Path, tmp_pa
     source = open_source(plan, store)
     listed = list(source.items)
     (photos / "0.png").write_bytes((photos / "1.png").read_bytes())  # after the listing
-    rows = read_rows(replace(source, items=iter(listed)), 10**6, store)
+    rows = rows_of(replace(source, items=iter(listed)), 10**6, store)
     assert rows[0]["id"] == rows[1]["id"]
     (photos / "0.png").write_bytes(b"now this")
-    rows = read_rows(open_source(plan, store), 10**6, store)
+    rows = rows_of(open_source(plan, store), 10**6, store)
     assert rows[0]["id"] == hashlib.sha256(b"now this").hexdigest()
 
 
@@ -149,17 +160,17 @@ def test_remote_pictures_are_read_several_at_a_time_and_stay_in_order(tmp_path: 
         return str(number).encode()
 
     items = [Item(f"{n}.png", None, None, "CC0", None, None, partial(read, n), remote=True) for n in range(8)]
-    rows = read_rows(Source("source", "here", iter(items)), 100, Store(tmp_path / "store"))
+    rows = rows_of(Source("source", "here", iter(items)), 100, Store(tmp_path / "store"))
     assert [row["id"] for row in rows] == [hashlib.sha256(str(n).encode()).hexdigest() for n in range(8)]
 
 
 def test_a_digest_that_the_source_knows_is_believed_of_what_the_store_has(tmp_path: Path) -> None:
     store, digest = Store(tmp_path / "store"), hashlib.sha256(b"one").hexdigest()
-    read_rows(offer(lambda: b"one"), 100, store)
-    rows = read_rows(offer(refuse, f"sha256:{digest}", name="other", size=3), 100, store)
+    rows_of(offer(lambda: b"one"), 100, store)
+    rows = rows_of(offer(refuse, f"sha256:{digest}", name="other", size=3), 100, store)
     assert (rows[0]["id"], rows[0]["bytes"]) == (digest, 3)
     with pytest.raises(AssertionError):
-        read_rows(offer(refuse, "sha256:" + "0" * 64, size=3), 100, store)
+        rows_of(offer(refuse, "sha256:" + "0" * 64, size=3), 100, store)
 
 
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt])
@@ -180,7 +191,7 @@ def test_a_source_is_closed_however_the_collection_ends(tmp_path: Path, error: t
 
     source = Source("source", "here", items())
     with pytest.raises(error) if error else contextlib.nullcontext():
-        read_rows(source, BATCH_BYTES, Store(tmp_path / "store"))
+        rows_of(source, BATCH_BYTES, Store(tmp_path / "store"))
     assert ended == [True]
 
 
@@ -193,8 +204,8 @@ def test_what_was_read_before_an_interruption_is_remembered(tmp_path: Path) -> N
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        read_rows(Source("source", "here", items(True, lambda: b"a")), BATCH_BYTES, store)
-    assert len(read_rows(Source("source", "here", items(False, refuse)), BATCH_BYTES, store)) == 1
+        rows_of(Source("source", "here", items(True, lambda: b"a")), BATCH_BYTES, store)
+    assert len(rows_of(Source("source", "here", items(False, refuse)), BATCH_BYTES, store)) == 1
 
 
 @given_items

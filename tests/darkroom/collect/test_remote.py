@@ -10,7 +10,7 @@ import fsspec
 import pytest
 
 from darkroom.collect import folder, table, webdataset
-from darkroom.collect.manifest import open_source, read_rows
+from darkroom.collect.manifest import Source, open_source, read_rows
 from darkroom.collect.remote import last_part, local_path
 from darkroom.collect.source import Item
 from darkroom.errors import RecipeError, ServiceUnavailable
@@ -86,6 +86,10 @@ def fill(address: str, files: dict[str, bytes] = FILES) -> None:
         system.pipe_file(f"{root}/{name}", content)
 
 
+def rows_of(source: Source, max_bytes: int, store: Store) -> list[dict[str, object]]:
+    return read_rows(source.name, source.items, max_bytes, store, place=source.place)
+
+
 def told(items: list[Item]) -> list[tuple[object, ...]]:
     """What rows say, with their bytes or why those cannot be had."""
     return [(item.path, item.caption, item.label, item.sidecar, item.licence, had(item)) for item in items]
@@ -121,7 +125,7 @@ def test_a_table_is_the_same_wherever_it_lies(place: str, tmp_path: Path) -> Non
 def test_what_did_not_change_is_not_read_again(place: str, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     plan = Collect(source="folder", path=place)
-    first = read_rows(open_source(plan, store), 10**6, store)
+    first = rows_of(open_source(plan, store), 10**6, store)
     items = list(folder.items(plan))
     assert all(item.fingerprint for item in items if isinstance(had(item), bytes))
     again = list(folder.items(plan))
@@ -132,7 +136,7 @@ def test_what_did_not_change_is_not_read_again(place: str, tmp_path: Path) -> No
 
     source = open_source(plan, store)
     unread = (item if item.fingerprint is None else replace(item, read=refuse, open=refuse) for item in source.items)
-    assert read_rows(replace(source, items=unread), 10**6, store) == first
+    assert rows_of(replace(source, items=unread), 10**6, store) == first
 
 
 def test_a_changed_object_has_another_fingerprint(bucket: str, tmp_path: Path) -> None:
