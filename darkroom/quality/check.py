@@ -149,7 +149,7 @@ def check(
         before = _accepted_before(last)
         table, joined, pairs = judge(question, history, store, workers, progress)
         accepted = table[table["accepted"]].reset_index(drop=True)
-        found = drift.compare(accepted, before, question.plan.split.seed)
+        found = drift.compare(drift.fresh(accepted, before), before, question.plan.split.seed)
         tables = {COMMON: table, question.plan.check.suite: accepted, DRIFT: found.table()}
         outcome = checkpoint.run(tables, question.suites, work, run_name=digest[:12])
         accepted.drop(columns=["reasons", "accepted"]).to_parquet(work / "checked.parquet", index=False)

@@ -1,6 +1,6 @@
 """Collection over HTTP beside img2dataset: the same list of small JPEGs, from one server on loopback.
 
-    .venv/bin/python benchmarks/http.py [--pictures 3000] [--repeats 3] [--folder FOLDER]
+    .venv/bin/python benchmarks/downloads.py [--pictures 3000] [--repeats 3] [--folder FOLDER]
 
 img2dataset is installed into an environment of its own in a temporary folder (a package registry is needed). It gets
 the numbers of processes and threads and the form of output that are fastest for it here, which a trial of each finds
