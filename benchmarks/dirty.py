@@ -84,6 +84,9 @@ def compare(table: list[dict[str, Any]], truth: Path) -> tuple[list[str], dict[t
     by_path: dict[str, list[dict[str, Any]]] = {}
     for row in table:
         by_path.setdefault(row["path"], []).append(row)
+        if row["path"].startswith("metadata.jsonl:"):  # lines that name no file go by their number
+            for name in ("", "metadata.jsonl"):
+                by_path.setdefault(name, []).append(row)
     dropped_groups = Counter[str]()
     for entry in entries:
         if entry["dup_group"] and any("dropped" in states(row) for row in by_path.get(entry["file_name"], [])):

@@ -51,6 +51,7 @@ class Columns(Section):
     label: str | None = Field(None, description="Usually label, class, category.")
     licence: str | None = Field(None, description="Usually license, licence.")
     origin: str | None = Field(None, description="Where the picture came from first; usually source, origin.")
+    key: str | None = Field(None, description="The picture's own name or number at its source; usually id, key.")
 
 
 class Http(Section):
@@ -101,7 +102,11 @@ class Check(Section):
     """What a picture must be to be trained on; the rules over the whole table are in expectations/."""
 
     suite: Name = Field("pictures", description="The suite: expectations/SUITE.json.")
-    min_side: int = Field(8, ge=1, description="Pictures with a shorter side go to quarantine. Pixels.")
+    min_side: int | None = Field(
+        None,
+        ge=1,
+        description="Pictures with a shorter side go to quarantine. Pixels; None: an eighth of preprocess.size.",
+    )
     max_pixels: int = Field(100_000_000, ge=1, description="Pictures with more go to quarantine undecoded. Pixels.")
     max_aspect: float = Field(8.0, gt=1, description="Pictures with longer over shorter side above it go there, too.")
     working_side: int = Field(1024, ge=8, description="Longer side of the working copies. Pixels.")
@@ -317,6 +322,11 @@ class Recipe(Section):
         if value != 1:
             raise ValueError(f"this darkroom reads recipes of version 1, not {value!r}")
         return value
+
+    @property
+    def min_side(self) -> int:
+        """The shortest side that a picture may have, in pixels."""
+        return self.check.min_side or max(1, self.preprocess.size // 8)
 
 
 class Overrides(BaseModel):

@@ -86,6 +86,11 @@ def parser() -> argparse.ArgumentParser:
         "--fresh", choices=("check", "preprocess", "train", "evaluate"), help="build anew from this stage on"
     )
 
+    new = command("new", _new, "write a recipe for a folder of pictures")
+    new.add_argument("name", metavar="NAME", help="the name of the recipe, and of the model that it will train")
+    new.add_argument("--images", metavar="FOLDER", type=Path, required=True, help="the pictures")
+    new.add_argument("--out", metavar="FILE", type=Path, help="the recipe's file (recipes/NAME.toml)")
+
     from . import data
 
     data.add_parsers(commands)
@@ -180,6 +185,22 @@ def _check(options: argparse.Namespace) -> int:
     if options.json:
         found = {"recipe": plan.name, "decision": "accepted", "data": data_of(report)}
         print(json.dumps({**found, "digests": {"manifest": manifest.digest, "checked": report.digest}}))
+    return 0
+
+
+def _new(options: argparse.Namespace) -> int:
+    from darkroom.collect.suggest import suggest
+    from darkroom.errors import RecipeError
+
+    target = options.out or Path("recipes") / f"{options.name}.toml"
+    text = suggest(options.name, options.images.absolute())
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with target.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise RecipeError(f"{target} is there already: name another file with --out, or remove it") from None
+    print(f"{target}\nnext: darkroom check {target}")
     return 0
 
 

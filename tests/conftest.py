@@ -173,6 +173,7 @@ def _recipe_for(photos: Path, **sections: Any) -> Recipe:
         "name": "photos",
         "collect": {"source": "folder", "path": str(photos)},
         "model": {"vae": "builtin:digits-vae", "text_encoder": "builtin:digits-text-encoder"},
+        "preprocess": {"size": 16},
         "train": {"steps": 1},
         **sections,
     }

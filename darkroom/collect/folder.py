@@ -31,7 +31,7 @@ NO_LABELS = {
     *("images", "image", "imgs", "img", "pictures", "photos", "data"),
     *("train", "training", "test", "testing", "val", "valid", "validation", "dev"),
 }
-NOTHING = Record(None, None, None, None, None, None)
+NOTHING = Record(*[None] * len(Record._fields))
 
 
 def items(plan: Collect, store: Store | None = None) -> Iterator[Item]:
@@ -106,6 +106,7 @@ def file_item(
         size=entry.size,
         read=refuse(problem) if problem else partial(tree.read, name),
         origin=None if record.origin is None else str(record.origin),
+        key=None if record.key is None else str(record.key),
         sidecar=sidecar,
         open=None if problem or not isinstance(tree, Local) else partial(tree.open, name),
         remote=tree.remote,

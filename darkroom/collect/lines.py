@@ -25,6 +25,7 @@ USUAL = {
     "label": ("label", "class", "category"),
     "licence": ("license", "licence"),
     "origin": ("source", "origin"),
+    "key": ("id", "key"),
 }
 KINDS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".txt")
 RECORD_LINES = 1_000  # a quoted CSV value that goes on for longer was never closed
@@ -39,6 +40,7 @@ class Record(NamedTuple):
     label: Any
     licence: Any
     origin: Any
+    key: Any
 
 
 class Picker:

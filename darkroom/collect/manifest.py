@@ -28,8 +28,21 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Progress = Callable[[int], None]
-COLUMNS = ("row_id", "id", "path", "source", "origin", "licence", "caption", "label", "sidecar", "bytes", "reasons")
-IDENTITY = ("row_id", "id", "caption", "label", "licence", "reasons", "origin", "sidecar")
+COLUMNS = (
+    "row_id",
+    "id",
+    "path",
+    "source",
+    "origin",
+    "key",
+    "licence",
+    "caption",
+    "label",
+    "sidecar",
+    "bytes",
+    "reasons",
+)
+IDENTITY = ("row_id", "id", "caption", "label", "licence", "reasons", "origin", "key", "sidecar")
 SOURCES: dict[str, Callable[[Collect, Store], Iterator[Item]]] = {
     "digits": lambda plan, store: digits.items(),
     "folder": folder.items,
@@ -257,6 +270,7 @@ def _row(name: str, key: str, item: Item, path: str, had: Had) -> dict[str, Any]
         "path": path,
         "source": name,
         "origin": None if item.origin is None else _plain(item.origin),
+        "key": None if item.key is None else _plain(item.key),
         "licence": _plain(item.licence),
         "caption": caption,
         "label": label,

@@ -24,7 +24,8 @@ class Item:
     need not be called again; None where the source can promise nothing, ``sha256:…`` where it knows the bytes' digest.
     ``size`` is that of the file in bytes, None where it is not known beforehand. ``read`` returns the file's bytes and
     raises ``OSError`` where it cannot. ``origin`` is where the picture came from before this source (a page, an
-    address, a data set); ``sidecar`` a second text beside the picture, from which a missing caption can be mended.
+    address, a data set); ``key`` its own name or number there; ``sidecar`` a second text beside the picture, from which
+    a missing caption can be mended.
     ``open``, where it is not None, opens the same bytes as a regular local file, which is copied without being held in
     memory. ``remote`` says that ``read`` waits for a network and may be called from several threads.
     """
@@ -37,6 +38,7 @@ class Item:
     size: int | None
     read: Callable[[], bytes]
     origin: str | None = None
+    key: str | None = None
     sidecar: object = None
     open: Callable[[], BinaryIO] | None = None
     remote: bool = False

@@ -145,4 +145,5 @@ def _held(place: str, record: Record, content: bytes, plan: Collect) -> Item:
         size=len(content),
         read=partial(bytes, content),
         origin=None if record.origin is None else str(record.origin),
+        key=None if record.key is None else str(record.key),
     )

@@ -26,7 +26,7 @@ from .source import SUFFIXES, Item, problem_item, refuse, text_of
 from .tree import MAX_TEXT, fingerprint
 
 MAX_TARS = 100_000
-NOTHING = Record(None, None, None, None, None, None)
+NOTHING = Record(*[None] * len(Record._fields))
 
 
 @dataclass(frozen=True)

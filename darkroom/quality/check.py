@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 COMMON, DRIFT = "manifest", "drift"  # the suites over every row and over drift; the recipe's own is over accepted rows
 HISTORY = "history.parquet"
+UNKNOWN = "unknown"  # the licence of a picture whose source names none
 # What a file may be called, by the format that it has.
 SUFFIXES = {
     "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"}, "MPO": {".jpg", ".jpeg", ".mpo"}, "PNG": {".png", ".apng"},
@@ -111,7 +112,7 @@ def ask(manifest: Manifest, plan: Recipe, store: Store, suites: Path | None = No
         "encoder": encoder.sha256 if encoder else None,
         **judges,
     }
-    fields = {**plan.check.digest_fields(), "split": plan.split.digest_fields()}
+    fields = {**plan.check.digest_fields(), "min_side": plan.min_side, "split": plan.split.digest_fields()}
     return Question(manifest, plan, files, encoder, released, concerned, fields, inputs)
 
 
@@ -205,7 +206,7 @@ def judge(
         one if isinstance(one, str) and not said else None
         for one, said in zip(table["id"], table["reasons"], strict=True)
     ]
-    looks = Rules(plan.min_side, plan.max_pixels, plan.working_side, plan.max_aspect)
+    looks = Rules(question.plan.min_side, plan.max_pixels, plan.working_side, plan.max_aspect)
     table = _measured(table, measure_all(ids, looks, store, workers, progress))
 
     # The captions and labels.
@@ -218,11 +219,17 @@ def judge(
     table = table.assign(**{str(name): captions.frame[name] for name in captions.frame})
     table = _said(table, captions.reasons, captions.flags)
 
+    keys = table["key"].where(table["key"].duplicated(keep=False))
+    table = _said(
+        table, [], [[reason("check", "repeated key", str(key))] if isinstance(key, str) else [] for key in keys]
+    )
+
     # What may be used: licences, safety; and what a person allowed for all that.
     scores, unsafe = safety.judge(list(table["working"]), plan, store)
     forbidden, remarks = licences.judge(table["licence"], plan.licences), licences.remarks(table["licence"])
+    unknown = [reason("check", "licence unknown") if one == UNKNOWN else None for one in table["licence"]]
     table = table.assign(safety=pd.Series(scores, dtype="float64"))
-    table = _said(table, _lists(forbidden, unsafe), _lists(remarks))
+    table = _said(table, _lists(forbidden, unsafe), _lists(remarks, unknown))
     table = releases.apply(table, question.released)
 
     # Copies: one of each is kept, and all of a cluster are on one side, that of their history.
