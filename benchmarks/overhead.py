@@ -23,7 +23,7 @@ from darkroom.collect.manifest import collect
 from darkroom.artifacts import CheckedManifest
 from darkroom.evaluation.evaluate import evaluate
 from darkroom.preprocess.shards import preprocess
-from darkroom.quality.check import judge, read_manifest
+from darkroom.quality.check import ask, judge
 from darkroom.recipe import load
 from darkroom.store import Store
 from darkroom.training.supervise import train
@@ -32,7 +32,7 @@ from darkroom.weights.locate import locate
 plan, store = load(sys.argv[1]), Store(Path(sys.argv[2]))
 manifest = collect(plan.collect, store)
 def check(work):
-    rows = judge(read_manifest(manifest), plan.check, plan.split, store, lambda done, total: None)
+    rows, _, _ = judge(ask(manifest, plan, store), None, store, 2, lambda done, total: None)
     rows[rows["accepted"]].drop(columns=["reasons", "accepted"]).to_parquet(work / "checked.parquet")
 checked = store.get_or_build(CheckedManifest, manifest.digest, check, inputs={})
 shards = preprocess(checked, plan.preprocess, locate(plan.model.vae), plan.train.threads, store)
