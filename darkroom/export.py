@@ -13,6 +13,7 @@ import shutil
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -79,7 +80,7 @@ def export(
 
     imagefolder: ``SIDE/NAME`` and ``SIDE/metadata.jsonl`` (file_name, text, label, license, source, id).
     kohya: ``SIDE/REPEATS_LABEL/NAME`` with the caption in a .txt beside it. webdataset: ``SIDE-000000.tar``, each of
-    about ``tar_bytes`` at most, with NAME.png or .jpg, .txt and .json for each picture; the same rows give the same bytes.
+    about ``tar_bytes`` at most, with NAME.png or .jpg, .txt and .json for each picture; equal rows give equal bytes.
     All have ``LICENSES.csv`` (licence and source of every file) and ``export.json`` (what was exported, and whether
     each file is the original without metadata or the working copy). ``progress`` is told (pictures done, in all).
 
@@ -211,24 +212,23 @@ def _kohya(folder: Path, samples: Iterator[Sample], repeats: int, names: dict[st
 
 
 def _webdataset(folder: Path, samples: Iterator[Sample], tar_bytes: int) -> Written:
-    for side, some in groupby(samples, key=lambda sample: str(sample.row["split"])):
-        number = 0
-        tar = tarfile.open(folder / f"{side}-000000.tar", "w", format=tarfile.USTAR_FORMAT)
-        try:
-            for sample in some:
-                members = _members(sample)
-                needed = sum(512 + -(-len(content) // 512) * 512 for content in members.values())
-                if tar.offset and tar.offset + needed > tar_bytes:
-                    tar.close()
-                    number += 1
-                    tar = tarfile.open(folder / f"{side}-{number:06d}.tar", "w", format=tarfile.USTAR_FORMAT)
-                for name, content in sorted(members.items()):
-                    member = tarfile.TarInfo(name)  # no owner, no time: the same rows give the same bytes
-                    member.size = len(content)
-                    tar.addfile(member, io.BytesIO(content))
-                yield f"{side}-{number:06d}.tar/{sample.name}", sample
-        finally:
-            tar.close()
+    side, number = "", 0
+    with ExitStack() as files:
+        tar: tarfile.TarFile | None = None
+        for sample in samples:
+            members = _members(sample)
+            needed = sum(512 + -(-len(content) // 512) * 512 for content in members.values())
+            full = tar is not None and tar.offset > 0 and tar.offset + needed > tar_bytes
+            if tar is None or full or side != sample.row["split"]:
+                files.close()
+                side, number = sample.row["split"], number + 1 if side == sample.row["split"] else 0
+                place = folder / f"{side}-{number:06d}.tar"
+                tar = files.enter_context(tarfile.open(place, "w", format=tarfile.USTAR_FORMAT))
+            for name, content in sorted(members.items()):
+                member = tarfile.TarInfo(name)  # no owner, no time: equal rows give equal bytes
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+            yield f"{side}-{number:06d}.tar/{sample.name}", sample
 
 
 def _members(sample: Sample) -> dict[str, bytes]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 PNG_START = b"\x89PNG\r\n\x1a\n"
 # What is needed to read the pixels right: colours, transparency and, first and last, the picture itself.
 PNG_KEPT = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"cICP", b"sBIT", b"pHYs"}
+JFIF = b"JFIF\0"
 APP0, APP2, APP14, APP15, COM = 0xE0, 0xE2, 0xEE, 0xEF, 0xFE
 SOS, EOI, RST0, RST7, TEM = 0xDA, 0xD9, 0xD0, 0xD7, 0x01
 
@@ -62,15 +63,17 @@ def _segments(content: bytes) -> Iterator[bytes]:
             raise ValueError("cut short")
         if marker == SOS:
             end = _scan_end(content, end)
-        if _is_kept(marker, content[place + 2 : place + 14]):
+        if marker == APP0 and content[place + 2 : end].startswith(JFIF):
+            yield b"\xff\xe0\x00\x10" + content[place + 2 : place + 14] + b"\0\0"  # without its thumbnail
+        elif _is_kept(marker, content[place + 2 : place + 14]):
             yield content[start:end]
         place = end
 
 
 def _is_kept(marker: int, head: bytes) -> bool:
-    """All that is not application data or a comment; of these JFIF's and Adobe's colours and the ICC profile."""
+    """All that is not application data or a comment; of these Adobe's colours and the ICC profile."""
     if marker == COM or APP0 <= marker <= APP15:
-        known = {APP0: b"JFIF\0", APP2: b"ICC_PROFILE\0", APP14: b"Adobe"}
+        known = {APP2: b"ICC_PROFILE\0", APP14: b"Adobe"}
         return marker in known and head.startswith(known[marker])
     return True
 

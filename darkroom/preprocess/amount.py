@@ -12,8 +12,8 @@ These are rules of thumb. What they rest on, where there is more than habit:
   own digits, 1,454 of 16x16, draw new ones (benchmarks/README.md); common sets of 32x32 have 50,000, ImageNet 1.3
   million. The steps in between are guesses.
 - augmentation: Karras et al., Training Generative Adversarial Networks with Limited Data (2020), for when it helps;
-  Nakamura et al., Regularization for Unconditional Image Diffusion Models via Shifted Data Augmentation (2025), for that
-  what is done to the pictures can leak into what is drawn.
+  Nakamura et al., Regularization for Unconditional Image Diffusion Models via Shifted Data Augmentation (2025), for
+  how what is done to the pictures can leak into what is drawn.
 """
 
 from collections.abc import Mapping
