@@ -212,3 +212,9 @@ def test_a_spread_far_from_one_is_said() -> None:
     assert "standard deviation is 4" in said
     assert "scaling_factor = 0.05" in said
     assert "shift_factor" in warnings([], 0.2, [1.0], 0.1)[0]
+
+
+def test_fewer_shapes_than_asked_for_are_said(rows, checked_of, store: Store) -> None:
+    plan = BUCKETS.model_copy(update={"max_bucket_aspect": 1.5})
+    said = read_index(preprocess(checked_of(rows), plan, VAE, 1, store))["warnings"]
+    assert any("preprocess.buckets = 3, but only 1" in sentence for sentence in said)

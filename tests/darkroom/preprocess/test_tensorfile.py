@@ -36,7 +36,7 @@ def test_a_file_that_was_cut_is_not_read(tmp_path: Path) -> None:
     content = (tmp_path / "file").read_bytes()
     for length in (0, 5, 60, len(content) - 1):
         (tmp_path / "file").write_bytes(content[:length])
-        with pytest.raises(ValueError, match="cut short|no safetensors|Expecting|Unterminated|delimiter"):
+        with pytest.raises(ValueError, match=r"cut short|no safetensors|Expecting|Unterminated|delimiter"):
             tensorfile.read(tmp_path / "file")
 
 
@@ -49,7 +49,9 @@ def test_rows_come_back_by_key_from_wherever_they_lie(tmp_path: Path) -> None:
         found = cache.find([*keys, "unknown"])
         assert set(found) == set(keys)
         cache.gather("shard", keys, found)
-        expected = np.concatenate([second["pixels"][3:4], first["pixels"][1:4], second["pixels"][:1], first["pixels"][5:]])
+        expected = np.concatenate(
+            [second["pixels"][3:4], first["pixels"][1:4], second["pixels"][:1], first["pixels"][5:]]
+        )
         assert np.array_equal(load_file(cache.path("shard"))["pixels"], expected)
         cache.drop({place.file for place in places.values()})
     with RowCache(tmp_path, "kind") as cache:
