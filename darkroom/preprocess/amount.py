@@ -7,12 +7,13 @@ These are rules of thumb. What they rest on, where there is more than habit:
 - LoRA for a style: no study that we know of; guides of its users say 20 to 100, some up to 200.
 - fine-tuning of all weights: no study either; the well-known public example, Pinkney's text-to-Pokemon (2022), had 833.
 - from scratch: Kadkhodaie et al., Generalization in diffusion models arises from geometry-adaptive harmonic
-  representations (2024), figure 1: on faces of 80x80 pixels, two denoisers trained on different pictures still repeat
-  their own at 1,000, and agree with each other at 100,000. Small pictures need fewer: darkroom's own digits, 1,454 of
-  16x16, draw new ones (benchmarks/README.md), and common sets of 32x32 have 50,000. ImageNet models have 1.3 million.
-- augmentation: Karras et al., Training GANs with Limited Data (2020) and Elucidating the Design Space of
-  Diffusion-Based Generative Models (2022), appendix F.2: it helps most where pictures are few, and what is done to the
-  pictures can leak into what is drawn.
+  representations (2024): denoisers of faces of 80x80 pixels repeat their pictures when these are below about 1,000, and
+  two of them that had different ones come to agree between 10,000 and 100,000. Small pictures need fewer: darkroom's
+  own digits, 1,454 of 16x16, draw new ones (benchmarks/README.md); common sets of 32x32 have 50,000, ImageNet 1.3
+  million. The steps in between are guesses.
+- augmentation: Karras et al., Training Generative Adversarial Networks with Limited Data (2020), for when it helps;
+  Nakamura et al., Regularization for Unconditional Image Diffusion Models via Shifted Data Augmentation (2025), for
+  how what is done to the pictures can leak into what is drawn.
 """
 
 from collections.abc import Mapping
@@ -114,8 +115,8 @@ def _on_variants(pictures: int, low: int, variants: int, verdict: str) -> str:
     """What augmentation does, or would do."""
     tail = (
         "They are not new pictures: a mirrored, cropped or recoloured one shows the same thing, so they delay learning "
-        "by heart and teach nothing that no picture shows. What is done to pictures can also appear in what is drawn: do "
-        "not mirror pictures with writing or with a left and a right, and vary colours little."
+        "by heart and teach nothing that no picture shows. What is done to pictures can also appear in what is drawn: "
+        "do not mirror pictures with writing or with a left and a right, and vary colours little."
     )
     if variants > 1:
         return (

@@ -47,7 +47,10 @@ def content(
         "sides": {side: int((rows["split"] == side).sum()) for side in SIDES},
         "captions": captions,
         "supervision": "partly captioned" if given and missing else "captioned" if given else "unsupervised",
-        "warnings": warnings(buckets, scaling["scaling_factor"], latents["std"], scaling["shift_factor"]),
+        "warnings": [
+            *fewer(plan, among),
+            *warnings(buckets, scaling["scaling_factor"], latents["std"], scaling["shift_factor"]),
+        ],
     }
 
 
@@ -67,6 +70,16 @@ def moments(planned: "list[Shard]", cache: RowCache) -> dict[str, list[float]]:
     mean = total / count
     std = np.sqrt(np.maximum(square / count - mean**2, 0))
     return {"mean": mean.tolist(), "std": std.tolist()}
+
+
+def fewer(plan: Preprocess, among: tuple[Shape, ...]) -> list[str]:
+    """Whether there are fewer shapes than asked for."""
+    if len(among) == plan.buckets:
+        return []
+    return [
+        f"preprocess.buckets = {plan.buckets}, but only {len(among)} fit: a smaller bucket_step "
+        f"({plan.bucket_step}) or a larger max_bucket_aspect ({plan.max_bucket_aspect:g}) allows more"
+    ]
 
 
 def warnings(
