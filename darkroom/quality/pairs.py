@@ -211,6 +211,8 @@ def _plan(
     best, chosen = BRUTE * words * product, None
     for agreeing in range(more_than + 1, bits - distance + 1):
         bands = distance + agreeing
+        if bands < words:
+            continue
         tables = math.comb(bands, agreeing)
         if tables > MOST_TABLES:
             break
@@ -237,7 +239,8 @@ def _deal(share: npt.NDArray[Any], bands: int) -> _Deal:
     totals = [0.0] * bands
     members: list[list[int]] = [[] for _ in range(bands)]
     for bit in np.argsort(-entropy, kind="stable"):
-        band = min(range(bands), key=lambda band: (totals[band], len(members[band])))
+        room = [band for band in range(bands) if len(members[band]) < 64]  # a band is read as one number
+        band = min(room, key=lambda band: (totals[band], len(members[band])))
         totals[band] += float(entropy[bit])
         members[band].append(int(bit))
     widths = [len(bits) for bits in members]
