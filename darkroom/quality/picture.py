@@ -151,8 +151,12 @@ def write_copy(rgb: np.ndarray, copy: Path, lossless: bool) -> None:
     except FileNotFoundError:
         copy.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(temporary, flags, 0o644)
-    with os.fdopen(handle, "wb", buffering=0) as file:
-        file.write(content)
+    try:
+        place = 0
+        while place < len(content):
+            place += os.write(handle, memoryview(content)[place:])
+    finally:
+        os.close(handle)
     os.replace(temporary, copy)
 
 
