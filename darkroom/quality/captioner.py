@@ -36,7 +36,7 @@ def captioner(
     device: str = "cpu",
     progress: Progress = lambda done, total: None,
 ) -> Captioner:
-    """A function from pictures' ids to {id: caption} by the model ``name``; the model is loaded when it first must write.
+    """A function from pictures' ids to {id: caption} by the model ``name``; it is loaded when it first must write.
 
     ``root`` is the store's, ``working`` has each id's key of the working copy (ids without one get no caption).
     ``progress`` is told (captions written, to be written). Raises :class:`RecipeError` where there is no model.
