@@ -10,12 +10,15 @@ from . import personal
 from .language import Guess, guess
 from .placeholders import is_template, placeholder
 from .spam import spam
-from .text import LONGEST, Cleaned, clean
+from .text import LONGEST, SPACES, Cleaned, clean
 
 # Faults that leave a row without a caption, which another source may give; every other fault refuses the row.
 NO_CAPTION, PLACEHOLDER = "no caption", "placeholder caption"
 ABSENT = frozenset({NO_CAPTION, PLACEHOLDER})
 TOO_MANY_LOST = 0.1  # share of a text's characters that an encoding lost, from which it is refused
+
+# Done also where check.mend has no 'text': nobody sees the difference.
+INVISIBLE = frozenset({SPACES, "invisible characters removed", "characters composed"})
 
 _SPACED = re.compile(r"\s*")
 _LOST = re.compile(r"\ufffd|(?<=\?)\?|\?(?=\?)")
@@ -69,20 +72,20 @@ class Judge:
     def _judge(self, text: str) -> Verdict:
         plan = self.plan
         if len(text) > LONGEST and len(text) > plan.max_caption:
-            return Verdict(text, faults=(("caption too long", self._length(text)),))
+            return Verdict(_whole(text), faults=(("caption too long", self._length(text)),))
         if is_template(text):
-            return Verdict(text, faults=((PLACEHOLDER, "a template that was not filled in"),))
+            return Verdict(_whole(text), faults=((PLACEHOLDER, "a template that was not filled in"),))
         cleaned = clean(text)
         if not cleaned.stable:
-            return Verdict(text, faults=(("unclean caption", "it cannot be cleaned"),))
+            return Verdict(_whole(text), faults=(("unclean caption", "it cannot be cleaned"),))
         if not cleaned.text:
             return Verdict("", faults=((NO_CAPTION, _what_went(text, cleaned)),))
         faults, remarks = self._faults(cleaned.text)
         mended = cleaned.mended
-        if mended and "text" not in plan.mend:
+        if not INVISIBLE.issuperset(mended) and "text" not in plan.mend:
             if not faults:
                 faults = [("unclean caption", f"{', '.join(mended)}, were 'text' in check.mend")]
-            cleaned, mended = Cleaned(text), ()
+            cleaned, mended = Cleaned(_whole(text)), ()
         found = Guess(None) if self._language is None or faults else self._language(cleaned.text)
         if plan.languages and found.is_none_of(plan.languages):
             name = found.language or "its letters are none of theirs"
@@ -123,10 +126,15 @@ class Judge:
         return f"{len(text):,} characters, check.max_caption = {self.plan.max_caption:,}"
 
 
+def _whole(text: str) -> str:
+    """``text`` without halves of surrogate pairs, which no file can hold."""
+    return text if text.isascii() else text.encode(errors="ignore").decode()
+
+
 def _what_went(text: str, cleaned: Cleaned) -> str:
     if not text:
         return "empty"
-    if _SPACED.fullmatch(text) or set(cleaned.mended) <= {"spaces collapsed", "invisible characters removed"}:
+    if _SPACED.fullmatch(text) or INVISIBLE.issuperset(cleaned.mended):
         return "only white space"
     return f"nothing is left: {', '.join(cleaned.mended)}"
 

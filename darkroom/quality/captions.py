@@ -15,6 +15,7 @@ from darkroom.recipe import Check
 from .caption_rules import NO_CAPTION, PLACEHOLDER, Judge, Verdict
 from .labels import LABELLED, Label, at_odds, judge_labels, words_of
 from .language import Guess, guess
+from .origins import large_origins, out_of_place, stray_labels
 from .placeholders import is_file_name, squeezed
 from .text import LONGEST
 
@@ -53,6 +54,7 @@ def judge_captions(
 ) -> Captions:
     """Judge and mend the captions and labels of a manifest's table: its id, path, caption, label, sidecar, reasons.
 
+    Where the table has ``origin``, those are compared too (see :mod:`.origins`).
     ``tokens`` counts a text's tokens for the encoder (see :func:`tokens_of`). ``captions_by_model`` gives captions by
     the pictures' ids; it is asked only for rows that nothing else gives one and nothing else refused. ``language`` None
     leaves languages out. ``progress`` is told (distinct captions judged, distinct captions in all).
@@ -62,11 +64,18 @@ def judge_captions(
     judge = Judge(plan, language)
     captions = _texts(table["caption"])
     tails = _judge_all(judge, captions, progress)
+    origins = _texts(table["origin"]) if "origin" in table else [None] * len(table)
+    large = set(large_origins(origins))
+    columns = (_texts(table[name]) for name in ("sidecar", "label", "path"))
     keys = [
-        _Key(caption, sidecar, label, caption is not None and _is_named_after(caption, tails[caption], path))
-        for caption, sidecar, label, path in zip(
-            captions, _texts(table["sidecar"]), _texts(table["label"]), _texts(table["path"]), strict=True
+        _Key(
+            caption,
+            sidecar,
+            label,
+            caption is not None and _is_named_after(caption, tails[caption], path),
+            origin if origin in large else None,
         )
+        for caption, origin, sidecar, label, path in zip(captions, origins, *columns, strict=True)
     ]
     labels = judge_labels(Counter(key.label for key in keys if key.label is not None))
     rows = {key: _decide(judge, key, labels) for key in dict.fromkeys(keys)}
@@ -122,6 +131,7 @@ class _Key(NamedTuple):
     sidecar: str | None
     label: str | None
     named_after: bool  # the caption has the letters of the file's name
+    origin: str | None  # where it is one of the large ones
     by_model: str | None = None
 
 
@@ -278,8 +288,17 @@ def _remark(rows: dict[_Key, _Row], times: "Counter[_Key]", counts: dict[str | N
     total = usable.total()
     most = plan.max_repeats * total if total > ABOVE_PICTURES else total
     odd = at_odds(pairs)
+    foreign, stray = _by_origin(rows, times)
     expected = labelled and labelled >= LABELLED * times.total()
-    for row in rows.values():
+    for key, row in rows.items():
+        if row.text is not None and key.origin is not None and (other := foreign.get((row.text, key.origin))):
+            row.remarks.append(("caption out of place", f"it reads like those of {other}, not of {key.origin}"))
+        if (
+            row.label.label is not None
+            and key.origin is not None
+            and (other := stray.get((row.label.label, key.origin)))
+        ):
+            row.remarks.append(("label out of place", f"{row.label.label} is a label of {other}, not of {key.origin}"))
         if row.text is not None and not row.faults and usable[row.text] > most:
             share = f"{usable[row.text] / total:.0%} of {total:,} pictures have it"
             row.remarks.append(("caption repeated", f"{share}, check.max_repeats = {plan.max_repeats:g}"))
@@ -293,3 +312,17 @@ def _remark(rows: dict[_Key, _Row], times: "Counter[_Key]", counts: dict[str | N
             row.remarks.append(("label looks misspelt", f"{row.label.label}; perhaps {row.label.perhaps}"))
         if row.text is not None and row.label.label is not None and (row.text, row.label.label) in odd:
             row.remarks.append(("caption without its label", f"it does not name {row.label.label}, as others do"))
+
+
+def _by_origin(
+    rows: dict[_Key, _Row], times: "Counter[_Key]"
+) -> tuple[dict[tuple[str, str], str], dict[tuple[str, str], str]]:
+    """Captions and labels (with their origins) that another origin is likelier to have."""
+    captions: Counter[tuple[str, str]] = Counter()
+    labels: Counter[tuple[str, str]] = Counter()
+    for key, row in rows.items():
+        if key.origin is not None and row.text is not None and not row.faults and row.source in ("source", "sidecar"):
+            captions[row.text, key.origin] += times[key]
+        if key.origin is not None and row.label.label is not None:
+            labels[row.label.label, key.origin] += times[key]
+    return (out_of_place(captions), stray_labels(labels)) if captions else ({}, {})

@@ -152,7 +152,13 @@ _LIGHT: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\[\[(?:file|image|datei|fichier):[^\[\]|]*(?:\|[^\[\]|]*)*?\|?([^\[\]|]*)\]\]", re.I), r"\1"),
     (re.compile(r"\[\[(?:[^\[\]|]*\|)?([^\[\]|]+)\]\]"), r"\1"),  # [[page|text]]
     (re.compile(r"\[(img|video|audio)(?:=[^\[\]]*)?\].*?\[/\1\]", re.I | re.S), " "),
-    (re.compile(r"\[/?(?:b|i|u|s|url|color|size|quote|code|center|left|right|font|list|\*)(?:=[^\[\]]*)?\]", re.I), ""),
+    (
+        re.compile(
+            r"\[(b|i|u|s|url|color|size|quote|code|center|left|right|font|list)(?:=[^\[\]]*)?\](.*?)\[/\1\]",
+            re.I | re.S,
+        ),
+        r"\2",
+    ),
     (re.compile(r"(?<![\w*])\*\*(?=[^\s*])([^*]+)(?<=[^\s*])\*\*(?![\w*])"), r"\1"),
     (re.compile(r"(?<![\w_])__(?=[^\s_])([^_]+)(?<=[^\s_])__(?![\w_])"), r"\1"),
     (re.compile(r"(?<![\w*])\*(?=[^\s*])([^*\n]+)(?<=[^\s*])\*(?![\w*])"), r"\1"),

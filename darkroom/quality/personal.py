@@ -108,6 +108,8 @@ def _find(text: str) -> Iterator[tuple[str, int, int]]:
 
 
 def _is_phone(found: str, announced: bool) -> bool:
+    if found.startswith("(") and ")" not in found:
+        found = found[1:]
     digits = sum(character.isdigit() for character in found)
     if not 6 <= digits <= 16 or (_DATE.fullmatch(found) and not announced):
         return False

@@ -57,6 +57,7 @@ _ADDRESS = re.compile(
 _MAYBE_ADDRESS = re.compile(rf"://|https?:|www\.|[\w-]\.{_ENDINGS}|(?:data|file|s3|gs|javascript):", re.IGNORECASE)
 _NETWORKS = re.compile(r"ig|inst|chat|tok|gram|twit|kik|skype", re.IGNORECASE)
 _EMPTY = re.compile(r"\(\s*\)|\[\s*\]|\{\s*\}|<\s*>|(?:[\s,;:|–—-]+\Z)|(?:\A[\s,;:|–—]+)")
+_LOOSE = re.compile(r" ([.,;:!?](?:\s|\Z))")
 _HASHTAG = re.compile(r"#[\w\u200d]+")
 _PERCENT = re.compile(r"%[0-9A-Fa-f]{2}")
 _BACKSLASHED = re.compile(r"\\u[0-9a-fA-F]{4}|\\U000[0-9a-fA-F]{5}|\\x[0-9a-fA-F]{2}|\\[nrt\"'/](?!\w*[\\:])")
@@ -224,7 +225,8 @@ def _tidied(before: str, after: str) -> str:
     """``after`` without the empty brackets and loose marks that a removal leaves behind."""
     if after == before:
         return before
-    return _without_spaces(_EMPTY.sub("", _EMPTY.sub("", _without_spaces(after))))
+    tidy = _EMPTY.sub("", _EMPTY.sub("", _without_spaces(after)))
+    return _without_spaces(_LOOSE.sub(r"\1", tidy))
 
 
 # Broken encodings come first: what repairs them reads the control characters that come next.
