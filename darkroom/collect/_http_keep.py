@@ -4,6 +4,7 @@ So a finished download is kept whatever becomes of the thread that asked for it.
 """
 
 import hashlib
+import itertools
 import os
 import threading
 import time
@@ -16,12 +17,20 @@ from darkroom.cache import Cache
 from darkroom.store import Store, file_digest
 
 from ._http_request import Body, Fault, Job, Known, Outcome
+from .keep import picture_path
 
 KIND = "http"  # the cache's table
 SOON = 0.25  # seconds after which the cache learns of a finished download at the latest
 BATCH = 256
 
+SERIAL = itertools.count()
+
 Result = tuple[str, Known | Fault]
+
+
+def incoming(store: Store) -> Path:
+    """Where pictures lie until they are whole; what killed processes left there goes when rows are next collected."""
+    return store.root / "pictures" / ".incoming"
 
 
 class Keeper:
@@ -33,7 +42,8 @@ class Keeper:
     def __init__(self, store: Store, results: "SimpleQueue[list[Result] | BaseException]") -> None:
         self._store, self._results = store, results
         self._outcomes: SimpleQueue[tuple[Job, Outcome] | None] = SimpleQueue()
-        self._folders: set[str] = set()
+        self._incoming = incoming(store)
+        self._incoming.mkdir(parents=True, exist_ok=True)
         self.released: Callable[[int], None] = lambda size: None
         self._thread = threading.Thread(target=self._main, name="http-keep", daemon=True)
         self._thread.start()
@@ -121,36 +131,26 @@ class Keeper:
 
     def _write(self, content: bytes | Path) -> str:
         """Put a body under its sha256 into the store; atomic, and done once for equal bytes."""
-        from .manifest import picture_path  # which imports the sources
-
         digest = hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else file_digest(content)
-        path = picture_path(self._store, digest)
-        folder, name = os.path.split(path)  # plain text from here on: pathlib's time shows at thousands a second
-        if folder not in self._folders:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._folders.add(folder)
-        if isinstance(content, Path):
-            os.replace(content, path)
-        elif _size(path) != len(content):  # it may lie there cut short: a machine went down
-            temporary = f"{folder}/.{name}.{os.getpid()}.http"
-            with open(temporary, "wb") as file:  # noqa: PTH123
+        path = str(picture_path(self._store, digest))
+        if isinstance(content, bytes):
+            if _size(path) == len(content):
+                return digest
+            temporary = f"{self._incoming}/{os.getpid()}-http-{next(SERIAL)}"
+            with open(temporary, "wb") as file:  # noqa: PTH123  (plain text and no Path: this runs thousands of times a second)
                 file.write(content)
+        else:
+            temporary = str(content)
+        try:
+            os.replace(temporary, path)
+        except FileNotFoundError:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
             os.replace(temporary, path)
         return digest
 
 
-def _size(path: Path) -> int | None:
+def _size(path: str) -> int | None:
     try:
         return os.stat(path).st_size  # noqa: PTH116
     except FileNotFoundError:
         return None
-
-
-def clean(downloads: Path) -> None:
-    """Remove what processes that were killed left among the unfinished downloads, a day after."""
-    for path in downloads.glob("*"):
-        try:
-            if path.stat().st_mtime < time.time() - 86400:
-                path.unlink()
-        except FileNotFoundError:
-            continue  # another process was faster

@@ -197,7 +197,6 @@ class Requests:
 
     def _file(self) -> tuple[Path, IO[bytes]]:
         self._serial += 1
-        self._downloads.mkdir(parents=True, exist_ok=True)
         path = self._downloads / f"{os.getpid()}-{threading.get_ident()}-{self._serial}"
         return path, path.open("wb")
 

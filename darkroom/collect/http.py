@@ -23,9 +23,10 @@ from darkroom.recipe import Collect
 from darkroom.store import Store, digest_of
 
 from ._http_fetch import Fetcher
-from ._http_keep import KIND, Keeper, Result, clean
+from ._http_keep import KIND, Keeper, Result, incoming
 from ._http_request import Fault, Job, Known
 from ._http_rules import Network, without_credentials
+from .keep import picture_path
 from .source import Item
 
 WINDOW = 8192  # addresses read ahead, so that a list sorted by host still keeps several hosts busy
@@ -127,8 +128,6 @@ def _usable(
 
 
 def _picture(store: Store, known: Known) -> Path:
-    from .manifest import picture_path  # which imports the sources
-
     return picture_path(store, known.id)
 
 
@@ -193,10 +192,8 @@ class _Work:
         if not jobs:
             return
         if self._fetcher is None:
-            downloads = self._store.root / "downloads"
-            clean(downloads)
             keeper = self._keeper = Keeper(self._store, self._results)
-            self._fetcher = Fetcher(self._plan, self._network, downloads, keeper.take, keeper.broken)
+            self._fetcher = Fetcher(self._plan, self._network, incoming(self._store), keeper.take, keeper.broken)
             keeper.released = self._fetcher.released
         self._fetcher.submit(jobs)
 

@@ -162,8 +162,7 @@ def fetch(
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     yield Store(tmp_path)
-    assert not list((tmp_path / "downloads").glob("*")), "an unfinished download was left behind"
-    assert not list((tmp_path / "pictures").glob("*/.*")), "a half-written picture was left behind"
+    assert not list((tmp_path / "pictures/.incoming").glob("*")), "an unfinished download was left behind"
     assert not [thread for thread in threading.enumerate() if thread.name in ("http-fetch", "http-keep")]
 
 
