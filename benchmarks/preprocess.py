@@ -3,7 +3,8 @@
     .venv/bin/python benchmarks/preprocess.py --pictures 10000 --new 100
 
 Pictures are smooth noise of mixed shapes, 320 pixels on the longer side, as working copies; latents are those of the
-built-in autoencoder. "nothing new" is what a run costs that finds all shards cached but not the artifact: the fixed part.
+built-in autoencoder. "nothing new" is what a run costs that finds all shards cached but not the artifact: the
+fixed part.
 """
 
 import argparse
@@ -122,9 +123,19 @@ def picture(store: Store, number: int) -> dict[str, Any]:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(smooth(np.random.default_rng(number), height, width)).save(path, compress_level=1)
     return {
-        **{"row_id": identity, "id": identity, "path": f"{number}.png", "source": "noise", "origin": None},
-        **{"licence": "CC0-1.0", "caption": f"noise {number}", "label": None, "bytes": path.stat().st_size},
-        **{"width": width, "height": height, "working": identity, "converted": []},
+        "row_id": identity,
+        "id": identity,
+        "path": f"{number}.png",
+        "source": "noise",
+        "origin": None,
+        "licence": "CC0-1.0",
+        "caption": f"noise {number}",
+        "label": None,
+        "bytes": path.stat().st_size,
+        "width": width,
+        "height": height,
+        "working": identity,
+        "converted": [],
         "split": "validation" if number % 10 == 0 else "train",
     }
 

@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     from darkroom.collect.manifest import collect
     from darkroom.errors import RecipeError
     from darkroom.export import export
-    from darkroom.quality.check import accept, check
+    from darkroom.quality.check import gate
     from darkroom.recipe import Overrides, load, read_assignments
     from darkroom.settings import Settings
     from darkroom.store import Store
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     plan = load(options.recipe, Overrides(fields=read_assignments(options.set)))
     settings = Settings()
     store = Store(settings.store, settings.reserve_bytes)
-    checked = accept(check(collect(plan.collect, store), plan.check, plan.split, store))
+    checked = gate(collect(plan.collect, store), plan, store, workers=settings.workers)
     done = export(
         checked,
         store,

@@ -322,7 +322,8 @@ def _captioner(plan: Check, table: "pd.DataFrame", store: Store) -> "Callable[[l
         return None
     from .captioner import captioner
 
-    return captioner(plan, dict(zip(table["id"], table["working"], strict=True)), store)
+    working = {picture: key for picture, key in zip(table["id"], table["working"], strict=True) if isinstance(key, str)}
+    return captioner(plan.captioner, store.root, working)
 
 
 def _said(table: "pd.DataFrame", reasons: list[list[str]], flags: list[list[str]]) -> "pd.DataFrame":

@@ -1,5 +1,6 @@
 """Shards: what training reads is what was accepted, and one changed picture rewrites one shard."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +10,12 @@ import torch
 from PIL import Image
 
 from darkroom.artifacts import CheckedManifest, Shards
-from darkroom.collect.manifest import collect
 from darkroom.errors import RecipeError
 from darkroom.preprocess.shards import both_sides, load_side, preprocess, read_checked, read_index, resized
-from darkroom.quality.check import judge, read_manifest
-from darkroom.recipe import Check, Collect, Preprocess, Split
+from darkroom.recipe import Preprocess
 from darkroom.store import Store
 from darkroom.weights.locate import locate
 
-SPLIT = Split(validation_share=0.3)
 PLAN = Preprocess(size=16)
 VAE = "builtin:digits-vae"
 
@@ -34,23 +32,22 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def made(store: Store, photos: Path) -> tuple[CheckedManifest, Shards]:
-    """The shards of a folder, past the expectations, which have tests of their own."""
-    manifest = collect(Collect(source="folder", path=str(photos)), store)
+@pytest.fixture
+def made(accepted_rows: Callable[..., CheckedManifest]) -> Callable[[Store, Path], tuple[CheckedManifest, Shards]]:
+    """Makes the shards of a folder, past the expectations, which have tests of their own."""
 
-    def build(work: Path) -> None:
-        rows = judge(read_manifest(manifest), Check(), SPLIT, store, lambda done, total: None)
-        rows[rows["accepted"]].drop(columns=["reasons", "accepted"]).to_parquet(work / "checked.parquet")
+    def make(store: Store, photos: Path) -> tuple[CheckedManifest, Shards]:
+        checked = accepted_rows(photos, Store(store.root), split={"validation_share": 0.3})
+        return checked, preprocess(checked, PLAN, locate(VAE), 1, store)
 
-    checked = store.get_or_build(CheckedManifest, manifest.digest, build, inputs={})
-    return checked, preprocess(checked, PLAN, locate(VAE), 1, store)
+    return make
 
 
 def files(shards: Shards) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (shards.path / "shards").iterdir()}
 
 
-def test_every_accepted_row_is_on_one_side_with_its_pixels_and_caption(photos: Path, tmp_path: Path) -> None:
+def test_every_accepted_row_is_on_one_side_with_its_pixels_and_caption(photos: Path, tmp_path: Path, made) -> None:
     store = Store(tmp_path / "store")
     checked, shards = made(store, photos)
     accepted = read_checked(checked).set_index("id")
@@ -69,7 +66,7 @@ def test_every_accepted_row_is_on_one_side_with_its_pixels_and_caption(photos: P
     assert sorted(seen) == sorted(accepted.index)
 
 
-def test_a_changed_picture_rewrites_its_own_shard_only(photos: Path, tmp_path: Path) -> None:
+def test_a_changed_picture_rewrites_its_own_shard_only(photos: Path, tmp_path: Path, made) -> None:
     store = Store(tmp_path / "store")
     before = files(made(store, photos)[1])
     Image.new("RGB", (20, 20), (9, 9, 9)).save(photos / "30.png")
@@ -80,7 +77,7 @@ def test_a_changed_picture_rewrites_its_own_shard_only(photos: Path, tmp_path: P
     assert len(changed) == 1
 
 
-def test_a_full_disk_is_said_before_writing(photos: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_said_before_writing(photos: Path, tmp_path: Path, made) -> None:
     from darkroom.errors import DiskFull
 
     with pytest.raises(DiskFull, match="preprocessing needs about"):
