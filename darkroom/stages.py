@@ -28,12 +28,12 @@ class Stage:
 SHARED = ("randomness.py", "devices.py")
 ENCODING = ("preprocess/shards.py",)
 STAGES = {
-    "manifest": Stage(1, ("collect/*.py",)),
-    "checked": Stage(1, ("quality/*.py",)),
-    "shards": Stage(1, ("preprocess/*.py", *SHARED)),
-    "checkpoint": Stage(1, ("training/*.py", "diffusion/*.py", *SHARED)),
-    "evaluation": Stage(1, ("evaluation/*.py", "diffusion/*.py", "training/data.py", *ENCODING, *SHARED)),
-    "reference": Stage(1, ("evaluation/features.py", "evaluation/evaluate.py")),
+    "manifest": Stage(2, ("collect/*.py",)),
+    "checked": Stage(2, ("quality/*.py",)),
+    "shards": Stage(2, ("preprocess/*.py", *SHARED)),
+    "checkpoint": Stage(2, ("training/*.py", "diffusion/*.py", *SHARED)),
+    "evaluation": Stage(2, ("evaluation/*.py", "diffusion/*.py", "training/data.py", *ENCODING, *SHARED)),
+    "reference": Stage(2, ("evaluation/features.py", "evaluation/evaluate.py")),
     "verdict": Stage(1, ("evaluation/verdict.py",)),
 }
 

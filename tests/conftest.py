@@ -194,7 +194,7 @@ def _accepted_rows(photos: Path, store: Store, **sections: Any) -> CheckedManife
     def build(work: Path) -> None:
         table[table["accepted"]].drop(columns=["reasons", "accepted"]).to_parquet(work / "checked.parquet")
 
-    rows = [[row["row_id"], row["caption"]] for row in table[["row_id", "caption"]].to_dict("records")]
+    rows = table[["row_id", "id", "caption"]].astype(object).where(lambda frame: frame.notna(), None).values.tolist()
     return store.get_or_build(CheckedManifest, digest_of([rows, sections]), build, inputs={})
 
 

@@ -35,6 +35,7 @@ Progress = Callable[[int, int], None]
 COMMON, DRIFT = "manifest", "drift"  # the suites over every row and over drift; the recipe's own is over accepted rows
 HISTORY = "history.parquet"
 UNKNOWN = "unknown"  # the licence of a picture whose source names none
+UNSEEN = {"undecodable", "unreadable", "too large", "too many pixels", removals.REMOVED}  # reasons to show no picture
 # What a file may be called, by the format that it has.
 SUFFIXES = {
     "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"}, "MPO": {".jpg", ".jpeg", ".mpo"}, "PNG": {".png", ".apng"},
@@ -382,7 +383,9 @@ def _review(
     def picture(row: Mapping[str, Any]) -> Path | None:
         if isinstance(row.get("working"), str):
             return working_path(store.root, row["working"])
-        return picture_path(store, row["id"]) if isinstance(row.get("id"), str) else None
+        # Only what the strict decoder has decoded before, in a process that may crash, is decoded here.
+        decoded = isinstance(row.get("id"), str) and not UNSEEN.intersection(map(kind_of, row["reasons"]))
+        return picture_path(store, row["id"]) if decoded else None
 
     write(
         work / "review" / "index.html",

@@ -116,11 +116,15 @@ class Thumbnails:
         return [self.tile(row) for row in _records(rows)]
 
     def tile(self, row: Mapping[str, Any]) -> dict[str, str]:
-        """A row's picture and texts; a picture that cannot be shown is an empty address."""
+        """A row's picture and texts; a picture that cannot be shown is an empty address.
+
+        A caption that was refused for personal data is not spread further.
+        """
+        private = any(kind_of(one).startswith("personal data") for one in row.get("reasons", ()))
         return {
             "image": self.address(row),
             "path": str(row["path"]),
-            "caption": _text(row.get("caption")),
+            "caption": "" if private else _text(row.get("caption")),
             "label": _text(row.get("label")),
             "size": f"{int(row['width'])}x{int(row['height'])}" if _number(row.get("width")) else "",
             "row_id": str(row["row_id"])[:12],

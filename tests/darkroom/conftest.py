@@ -24,7 +24,7 @@ def noise_row(store: Store, number: int, size: tuple[int, int], **fields: Any) -
     identity = hashlib.sha256(f"picture {number}".encode()).hexdigest()
     path = working_path(store.root, identity)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
+    Image.fromarray(pixels).save(path, format="PNG")
     return {
         "row_id": hashlib.sha256(f"row {number}".encode()).hexdigest(),
         "id": identity,

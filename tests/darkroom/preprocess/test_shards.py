@@ -69,7 +69,7 @@ def test_every_accepted_row_is_on_one_side_with_its_pixels_and_caption(photos: P
 def test_a_changed_picture_rewrites_its_own_shard_only(photos: Path, tmp_path: Path, made) -> None:
     store = Store(tmp_path / "store")
     before = files(made(store, photos)[1])
-    Image.new("RGB", (20, 20), (9, 9, 9)).save(photos / "30.png")
+    Image.effect_noise((20, 20), 90).convert("RGB").save(photos / "30.png")
     with (photos / "metadata.jsonl").open("a") as file:
         file.write('\n{"file_name": "30.png", "text": "grey"}')
     after = files(made(store, photos)[1])
