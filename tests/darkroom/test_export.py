@@ -15,6 +15,7 @@ from darkroom.collect.manifest import picture_path
 from darkroom.errors import RecipeError
 from darkroom.export import LICENCES, export, folder_names, safe_stem
 from darkroom.export_bytes import without_metadata
+from darkroom.recipe import Collect
 from darkroom.store import Store
 
 HOSTILE = [
@@ -58,7 +59,7 @@ def test_imagefolder_is_read_again_with_the_same_texts(rows, checked_of, store: 
     done = export(checked_of(rows), store, "imagefolder", out)
     assert done.sides == {"train": 8, "validation": 2}
     assert done.kinds == {"original without metadata": 9, "working copy": 1}
-    found = [item for side in ("train", "validation") for item in items(out / side, "unknown")]
+    found = [item for side in ("train", "validation") for item in items(Collect(source="folder", path=str(out / side)))]
     texts = sorted((item.caption or "", item.label or "", item.licence) for item in found)
     assert texts == sorted((row["caption"] or "", row["label"] or "", row["licence"]) for row in rows)
     for item in found:

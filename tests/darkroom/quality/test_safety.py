@@ -46,7 +46,7 @@ def store(tmp_path: Path) -> Store:
         path = working_path(store.root, key)
         path.parent.mkdir(parents=True, exist_ok=True)
         pixels = random.integers(0, 256, (1, 1, 3)) + random.integers(-40, 40, (40, 30, 3))
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, format="PNG")
     return store
 
 

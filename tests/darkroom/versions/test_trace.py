@@ -1,5 +1,6 @@
 """Tracing: from a row, a picture or a path to every version, shard and model that has it, and to its bytes."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def test_a_version_whose_pictures_were_erased_is_not_gone_back_to(press: Any) ->
 
 
 def test_a_restored_folder_has_the_bytes_and_the_words_and_no_hostile_name(press: Any, tmp_path: Path) -> None:
-    from darkroom.collect import folder
+    from darkroom.collect.folder import items
 
     files = {"../../evil.png": press.shot(1, caption="one"), "b.png": press.shot(2, caption="two")}
     version = press.version(files)
@@ -79,9 +80,9 @@ def test_a_restored_folder_has_the_bytes_and_the_words_and_no_hostile_name(press
     names = {path.name for path in target.iterdir()}
     assert {file_digest(target / name) for name in names - {"metadata.jsonl"}} == {one.id for one in files.values()}
     assert not (tmp_path.parent / "evil.png").exists()
-    lines = list(folder._metadata(target))
-    assert {line["text"] for _, line in lines} == {"one", "two"}
-    assert {line["path"] for _, line in lines} == set(files)
+    assert {item.caption for item in items(Collect(source="folder", path=str(target)))} == {"one", "two"}
+    lines = [json.loads(line) for line in (target / "metadata.jsonl").read_text().splitlines()]
+    assert {line["path"] for line in lines} == set(files)
     with pytest.raises(RecipeError, match="not empty"):
         restore(checked_of(version, press.store), target, press.store)
 
