@@ -23,6 +23,8 @@ Rows = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
 LOSSLESS = {"PNG", "BMP", "TIFF"}
+AS_LARGE = 1.25  # files whose sizes differ by less hold about as much
+ENLARGED = 1.3  # times the pixels in about as many bytes
 SHOWN_LABELS = 5
 
 
@@ -47,19 +49,18 @@ def find(table: "pd.DataFrame", usable: Flags, plan: Check, history: "pd.DataFra
     compared among themselves again. The result depends on no order of rows.
 
     A cluster's name is the smallest of the history's clusters that it joins, else the smallest ``pixels`` of its
-    members. Kept is, of the copies: what was accepted before, then the most pixels, a lossless format, the most bytes,
-    one with a caption, the first by path. A picture whose copies are all gone from the table is the picture coming
-    back, and kept. Rows that are not usable link no clusters.
+    members. Kept is, of the copies: what was accepted before, then the best by :func:`_better_first`. A picture whose
+    copies are all gone from the table is the picture coming back, and kept. Rows that are not usable link no clusters.
     """
     known = _History(history)
     pictures = _pictures(table, known)
     usable = np.asarray(usable, bool)
-    better = _better_first(table, usable, known)
-    best = _first_of(better, pictures.of_row, pictures.count)  # the best row of each picture, -1 if there is none
     sound = pictures.before.copy()
     sound[pictures.of_row[usable & (pictures.of_row >= 0)]] = True
     near = copies(pictures.looks, ~pictures.before, plan.near_distance) if plan.near_duplicates else _none()
     component = _components(pictures, near, sound)
+    better = _better_first(table, usable, np.append(component, -1)[pictures.of_row], known)
+    best = _first_of(better, pictures.of_row, pictures.count)  # the best row of each picture, -1 if there is none
     names, joined = _names(pictures, component, known)
     keeper, copy_kind = _keepers(near, pictures, best, better, usable, table, known)
     kept, reasons, groups = _refusals(table["path"].tolist(), pictures.of_row, usable, best, keeper, copy_kind)
@@ -159,21 +160,39 @@ def _none() -> Likeness:
     return Likeness(nothing, nothing, nothing, nothing, nothing)
 
 
-def _better_first(table: "pd.DataFrame", usable: Flags, known: _History) -> Rows:
-    """int64[N]: the rows, the better copy first; says nothing about rows that are no copies of each other."""
+def _better_first(table: "pd.DataFrame", usable: Flags, cluster: Rows, known: _History) -> Rows:
+    """int64[N]: the rows, the better copy first; says nothing about rows of different clusters (int64[N], -1: none).
+
+    Usable before others and accepted before new ones; then those that hold about as many bytes as the cluster's
+    largest, for what was compressed again or made smaller holds fewer; of these, what has many more pixels in no more
+    bytes last, for it was enlarged; then the most pixels, a lossless format, one with a caption, the shorter path
+    (copies are called "photo (1).jpg"), the first by path.
+    """
     import pandas as pd
 
     def numbers(name: str) -> npt.NDArray[np.float64]:
         return pd.to_numeric(table[name], errors="coerce").fillna(0).to_numpy(float)
 
-    def order(name: str) -> Rows:
-        return _codes([str(text) for text in table[name].tolist()], sort=True)[0]
+    def extreme(values: npt.NDArray[np.float64], of: Flags, start: float, ufunc: np.ufunc) -> npt.NDArray[np.float64]:
+        found = np.full(int(cluster.max(initial=-1)) + 2, start)
+        ufunc.at(found, cluster[of], values[of])
+        return np.asarray(found[cluster])
 
-    captioned = [isinstance(caption, str) and bool(caption.strip()) for caption in table["caption"]]
-    lossless = table["format"].isin(LOSSLESS).to_numpy()
-    keys = [order("row_id"), order("path"), ~np.array(captioned, bool), -numbers("bytes"), ~lossless]
-    keys += [-numbers("width") * numbers("height"), ~_accepted(table, known), ~usable]
-    return np.lexsort(keys)
+    captioned = np.array([isinstance(caption, str) and bool(caption.strip()) for caption in table["caption"]], bool)
+    lossless = table["format"].isin(LOSSLESS).to_numpy(bool)
+    pixels, size = numbers("width") * numbers("height"), numbers("bytes")
+    # A lossless file counts as what the least compressed other one would take at its size.
+    lossy = ~lossless & (cluster >= 0)
+    size = np.where(lossless, pixels * extreme(size / np.maximum(pixels, 1), lossy, 0.0, np.maximum), size)
+    fewer = size * AS_LARGE < extreme(size, cluster >= 0, 0.0, np.maximum)
+    enlarged = pixels > ENLARGED * extreme(pixels, ~fewer & (cluster >= 0), np.inf, np.minimum)
+    paths = [str(path) for path in table["path"].tolist()]
+    by_row = _codes([str(row) for row in table["row_id"].tolist()], sort=True)[0]
+    by_path = _codes(paths, sort=True)[0]
+    length = np.array([len(path) for path in paths], np.int64)
+    return np.lexsort(
+        [by_row, by_path, length, ~captioned, ~lossless, -pixels, enlarged, fewer, ~_accepted(table, known), ~usable]
+    )
 
 
 def _accepted(table: "pd.DataFrame", known: _History) -> Flags:

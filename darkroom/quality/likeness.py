@@ -28,6 +28,7 @@ Floats = npt.NDArray[np.float32]
 
 TONES = 6.5  # bits of entropy of brightness; of 627 emoji all have less, of 632 photos one in fifteen
 CHUNK = 1 << 16  # pairs that are looked at together: some arrays of 50 MB
+CROPS_CHUNK = 1 << 12  # likewise, with all crops of both
 ROUNDING = 6.0  # levels in which every cell of a drawing may differ
 CHANGED = 8.0  # levels from which a cell counts as changed
 BRIGHTNESS = np.array([0.299, 0.587, 0.114], np.float32)
@@ -163,9 +164,9 @@ def _unique(found: list[tuple[Rows, Rows]]) -> tuple[Rows, Rows]:
     return codes >> 32, codes & 0xFFFFFFFF
 
 
-def _in_chunks(judge: Any, count: int) -> list[npt.NDArray[Any]]:
+def _in_chunks(judge: Any, count: int, chunk: int = CHUNK) -> list[npt.NDArray[Any]]:
     """What ``judge`` says of each slice of the candidates, put together: i, j, turn, change, distance."""
-    pieces = [judge(slice(start, start + CHUNK)) for start in range(0, count, CHUNK)]
+    pieces = [judge(slice(start, start + chunk)) for start in range(0, count, chunk)]
     pieces = pieces or [[np.zeros(0, np.int64)] * 5]
     return [np.concatenate(columns) for columns in zip(*pieces, strict=True)]
 
@@ -209,7 +210,7 @@ def _cropped(pictures: Looks, fresh: Flags, distance: int) -> list[npt.NDArray[A
         found.append(np.stack([chosen[i % len(chosen)], places[c], i // len(chosen)]))
     hits = np.concatenate(found, axis=1) if found else np.zeros((3, 0), np.int64)
     hits = hits[:, hits[0] != owner[hits[1]]] if len(owner) else hits
-    return _in_chunks(lambda part: _windows(pictures, owner, hits[:, part], distance), hits.shape[1])
+    return _in_chunks(lambda part: _windows(pictures, owner, hits[:, part], distance), hits.shape[1], CROPS_CHUNK)
 
 
 def _windows(pictures: Looks, owner: Rows, hits: Rows, distance: int) -> list[npt.NDArray[Any]]:
@@ -219,28 +220,48 @@ def _windows(pictures: Looks, owner: Rows, hits: Rows, distance: int) -> list[np
     """
     i, crop, turn = hits
     j = owner[crop]
-    windows, bands = np.array(parts_and_crops()[1][1:]), _window_operators()
     image = symmetries(pictures.phash[i])[np.arange(len(i)), turn]
     bits = np.bitwise_count(image ^ pictures.crops[crop]).astype(np.int64)
+    # Crops of a crop are crops of the whole: hardly any two of different pictures are as near as most of these.
+    shared = _nearest_crops(pictures, i, j, turn)
+    surer = (bits <= distance // 2) | (shared < distance)
+    whole = np.bitwise_count(image ^ pictures.phash[j])
+    little = (shared <= distance + 2) & (whole <= 2 * distance)  # is cut off: the whole pictures are not far, either
+    least = np.select([surer, bits < distance, little], [0.7, 0.85, 0.88], 2.0)
+    windows, bands = np.array(parts_and_crops()[1][1:]), _window_operators()
     a = pictures.descriptor[i[:, None], _turned_cells()[turn]].astype(np.float32)
     place = crop - pictures.crop_starts[j]
     missing = len(windows) - (pictures.crop_starts[j + 1] - pictures.crop_starts[j])
     good = np.zeros(len(i), bool)
     # Flat crops have no hash: of a picture that lacks some, it may be any of the next crops.
     for skipped in range(int(missing.max(initial=0)) + 1):
-        at = np.flatnonzero(~good & (missing >= skipped))
+        at = np.flatnonzero(~good & (missing >= skipped) & (least <= 1))
         down, across = windows[place[at] + skipped].T
-        whole = pictures.descriptor[j[at]].astype(np.float32).reshape(-1, 8, 24)
-        part = (bands[down] @ whole).reshape(-1, 8, 8, 3).transpose(0, 2, 1, 3).reshape(-1, 8, 24)
+        cells = pictures.descriptor[j[at]].astype(np.float32).reshape(-1, 8, 24)
+        part = (bands[down] @ cells).reshape(-1, 8, 8, 3).transpose(0, 2, 1, 3).reshape(-1, 8, 24)
         b = (bands[across] @ part).reshape(-1, 8, 8, 3).transpose(0, 2, 1, 3).reshape(-1, 64, 3)
         light, (colour, _) = _brightness(a[at], b), _colour(a[at], b)
-        # Nearer hashes need less: what is left of a small crop in so few cells is vague.
-        least = np.where(bits[at] <= distance - 2, 0.7, np.where(bits[at] <= distance, 0.85, 0.92))
-        good[at] = (light.correlation >= least) & (light.contrast >= CHANGED) & (colour <= 15)
+        good[at] = (light.correlation >= least[at]) & (light.contrast >= CHANGED) & (colour <= 15)
     good &= ~(np.fmax(pictures.entropy[i], pictures.entropy[j]) < TONES)
     low, high = np.minimum(i, j), np.maximum(i, j)
     change = np.full(len(i), CROPPED)
     return [column[good] for column in (low, high, turn, change, bits)]
+
+
+def _nearest_crops(pictures: Looks, i: Rows, j: Rows, turn: Rows) -> npt.NDArray[np.int64]:
+    """int64[P]: the least distance of a crop of picture ``i``, mirrored where ``turn`` is 1, and one of ``j``."""
+    places = np.arange(len(parts_and_crops()[1]) - 1)
+    pairs: list[Hashes] = []
+    for picture, mirrored in ((i, turn == 1), (j, np.zeros(len(j), bool))):
+        starts, ends = pictures.crop_starts[picture], pictures.crop_starts[picture + 1]
+        # A picture without some of them has its last one several times.
+        rows = np.minimum(starts[:, None] + places, np.maximum(ends - 1, 0)[:, None])
+        crops = pictures.crops[rows]
+        crops[mirrored] = symmetries(crops[mirrored].ravel())[:, 1].reshape(-1, len(places))
+        pairs.append(crops)
+    nearest = np.bitwise_count(pairs[0][:, :, None] ^ pairs[1][:, None]).min(axis=(1, 2)).astype(np.int64)
+    counts = np.diff(pictures.crop_starts)
+    return np.where((counts[i] > 0) & (counts[j] > 0), nearest, 64)
 
 
 @dataclass(frozen=True)

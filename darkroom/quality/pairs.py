@@ -28,7 +28,7 @@ Pieces = Iterator[tuple[Rows, Rows]]
 CROWDED = 96  # a bucket of more hashes is not compared all with all
 MOST_TABLES = 1001
 MOST_TWINS = 32  # of the rows that share a hash, so many are paired with each row of a near one
-BLOCK = 1 << 18  # hashes that are looked up together: a few arrays of 2 MB
+BLOCK = 1 << 17  # hashes that are looked up together: a few arrays of 1 MB
 SAMPLE = 1 << 16  # hashes that the bits' entropies are estimated on
 # Rough costs of one step in nanoseconds; they choose between plans that all give the same pairs.
 INDEX, LOOK_UP, COMPARE, BRUTE, TABLE = 40.0, 12.0, 6.0, 1.3, 60_000.0
@@ -284,15 +284,17 @@ class _Table:
         self.deal, self.combination, self.distance = deal, combination, distance
         count = len(hashes[0])
         # More buckets than hashes would be empty: longer keys are hashed down. That only adds candidates.
-        self.size_bits = max(8, (2 * count - 1).bit_length())
+        self.width = sum(deal.widths[band] for band in combination)
+        self.size_bits = min(self.width, max(8, (2 * count - 1).bit_length()))
         keys = self._keys(hashes)
         packed = (keys << np.uint64(32)) | np.arange(count, dtype=np.uint64)
         packed.sort()  # far faster than an argsort
         self.rows = (packed & np.uint64(0xFFFFFFFF)).astype(np.int64)
         self.keys = (packed >> np.uint64(32)).view(np.int64)
         self.hashes = [word[self.rows] for word in hashes]
-        self.counts = np.bincount(keys.view(np.int64), minlength=1 << self.size_bits)
-        self.starts = np.cumsum(self.counts) - self.counts
+        counts = np.bincount(keys.view(np.int64), minlength=1 << self.size_bits)
+        # Bucket k is places edges[k] to edges[k + 1] - 1; small numbers, so that most of it stays in the cache.
+        self.edges = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
 
     def _keys(self, hashes: Words) -> Hashes:
         keys = np.zeros(len(hashes[0]), np.uint64)
@@ -305,21 +307,25 @@ class _Table:
             else:
                 keys = (keys << np.uint64(width)) | part if width < 64 else part
             total += width
-        if total > self.size_bits:
+        if self.width > self.size_bits:
             keys = (keys * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - self.size_bits)
         return keys
 
+    def _bucket(self, keys: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+        """The first place of each key's bucket, and the one after its last."""
+        return self.edges[keys], self.edges[keys + 1]
+
     def crowded(self) -> Rows:
         """The rows in crowded buckets."""
-        return self.rows[self.counts[self.keys] > CROWDED]
+        first, last = self._bucket(self.keys)
+        return self.rows[last - first > CROWDED]
 
     def within(self) -> Pieces:
         """Near pairs of this table's own hashes."""
         for start in range(0, len(self.rows), BLOCK):
-            place = np.arange(start, min(start + BLOCK, len(self.rows)))
-            keys = self.keys[place]
-            last = self.starts[keys] + self.counts[keys]
-            keep = (place + 1 < last) & (self.counts[keys] <= CROWDED)
+            place = np.arange(start, min(start + BLOCK, len(self.rows)), dtype=np.int32)
+            first, last = self._bucket(self.keys[place])
+            keep = (place + 1 < last) & (last - first <= CROWDED)
             place, last = place[keep], last[keep]
             yield from self._compare([word[place] for word in self.hashes], self.rows[place], place + 1, last)
 
@@ -327,16 +333,15 @@ class _Table:
         """Near pairs of this table's hashes with ``others``; those that met a crowded bucket are marked."""
         for start in range(0, len(others[0]), BLOCK):
             block = [word[start : start + BLOCK] for word in others]
-            keys = self._keys(block).view(np.int64)
-            counts = self.counts[keys]
+            first, last = self._bucket(self._keys(block).view(np.int64))
+            counts = last - first
             crowded[start : start + BLOCK] |= counts > CROWDED
             active = np.flatnonzero((counts > 0) & (counts <= CROWDED))
-            first = self.starts[keys[active]]
-            last = first + counts[active]
-            for other, row in self._compare([word[active] for word in block], start + active, first, last):
+            hashes, first, last = [word[active] for word in block], first[active], last[active]
+            for other, row in self._compare(hashes, start + active, first, last):
                 yield row, other
 
-    def _compare(self, hashes: Words, rows: Rows, first: Rows, last: Rows) -> Pieces:
+    def _compare(self, hashes: Words, rows: Rows, first: npt.NDArray[np.int32], last: npt.NDArray[np.int32]) -> Pieces:
         """Compare each hash with the table's places first to last - 1; one step is one place of every hash."""
         while len(rows):
             differ = [word ^ held[first] for word, held in zip(hashes, self.hashes, strict=True)]

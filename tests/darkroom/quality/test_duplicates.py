@@ -80,14 +80,15 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 
 def row(path: str, picture: Image.Image, **values: Any) -> dict[str, Any]:
-    """A row of the manifest; ``bytes_of`` makes another file of the same pixels."""
+    """A row of the manifest; ``bytes_of`` makes another file of the same pixels. Photos take 1000 bytes."""
     pixels = np.asarray(picture)
     found = statistics(pixels)
+    size = picture.width * picture.height * 1000 // 12_288
     file = hashlib.sha256(pixels.tobytes() + values.pop("bytes_of", b"")).hexdigest()
     return {
         "row_id": hashlib.sha256(path.encode()).hexdigest(), "id": file, "path": path, "pixels": pixel_digest(pixels),
         **{name: found[name] for name in ("phash", "dhash", "crops", "descriptor", "entropy")},
-        "width": picture.width, "height": picture.height, "bytes": 1000, "format": "JPEG", "caption": "a picture",
+        "width": picture.width, "height": picture.height, "bytes": size, "format": "JPEG", "caption": "a picture",
         "label": None, **values,
     }  # fmt: skip
 
@@ -168,13 +169,17 @@ def test_the_same_file_and_the_same_pixels() -> None:
 
 
 def test_the_better_copy_is_kept() -> None:
-    small = photo(3).resize((64, 48))
-    same = photo(3)
+    same, small, large = photo(3), photo(3).resize((64, 48)), photo(3).resize((192, 144))
     best_last = [
-        [row("a.jpg", small), row("b.jpg", same)],
-        [row("a.jpg", same), row("b.png", same, bytes_of=b"png", format="PNG")],
-        [row("a.jpg", same, bytes=10), row("b.jpg", same, bytes_of=b"2", bytes=20)],
+        [row("a.jpg", small, bytes=300), row("b.jpg", same)],
+        [row("a.jpg", large, bytes=1050), row("b.jpg", same)],  # enlarged
+        [row("a.jpg", crop(same, 0.96), bytes=1010), row("b.jpg", same)],
+        [row("a.jpg", same), row("b.png", same, bytes_of=b"png", format="PNG", bytes=4000)],
+        [row("a.png", small, format="PNG", bytes=4000), row("b.jpg", same)],
+        [row("a.jpg", same, bytes=500), row("b.jpg", same, bytes_of=b"2")],
+        [row("a.jpg", jpeg(same, 95), bytes=1100, caption=None), row("b.jpg", same)],
         [row("a.jpg", same, caption=" "), row("b.jpg", same)],
+        [row("a (1).jpg", same), row("a.jpg", same)],
         [row("b.jpg", same), row("a.jpg", same)],
     ]
     for rows in best_last:
