@@ -45,7 +45,7 @@ def statistics(rgb: np.ndarray) -> dict[str, Any]:
     colour = cv2.subtract(high, cv2.min(cv2.min(red, green), blue))
     hashed = min(rgb.shape[:2]) >= MIN_HASHED
     phash, dhash, crops = hashes.perceptual(cells.astype(np.float32)) if hashed else (None, None, None)
-    return {
+    values = {
         "sharpness": cv2.norm(bends, cv2.NORM_L2SQR) / grey.size - (cv2.sumElems(bends)[0] / grey.size) ** 2,
         "entropy": max(0.0, math.log2(grey.size) - float((some * np.log2(some)).sum()) / grey.size),
         "brightness_p5": p5,
@@ -62,6 +62,7 @@ def statistics(rgb: np.ndarray) -> dict[str, Any]:
         "fine": _correlation(grey),
         "coarse": _correlation(cells),
     }
+    return {name: round(value, 4) if isinstance(value, float) else value for name, value in values.items()}
 
 
 def _halved(rgb: np.ndarray) -> np.ndarray:
