@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 VERSION = 1  # raised when what is written changes: captions of another version are not used
-BATCH, THREADS, MOST_TOKENS = 8, 2, 40
+BATCH, MOST_TOKENS = 8, 40
+THREADS = 1  # of the CPU; where others work too, two took over ten times as long as one
 QUESTION = "Describe this picture in one sentence."  # to models that are talked to
 _TASKS = {"florence2": "<CAPTION>"}  # to models that are told by a mark
 
@@ -34,11 +35,13 @@ def captioner(
     root: Path,
     working: Mapping[str, str],
     device: str = "cpu",
+    threads: int = THREADS,
     progress: Progress = lambda done, total: None,
 ) -> Captioner:
     """A function from pictures' ids to {id: caption} by the model ``name``; it is loaded when it first must write.
 
     ``root`` is the store's, ``working`` has each id's key of the working copy (ids without one get no caption).
+    Another number of CPU ``threads`` may give other last bits, so it belongs to what is cached.
     ``progress`` is told (captions written, to be written). Raises :class:`RecipeError` where there is no model.
     """
     weights = find(name)
@@ -46,14 +49,14 @@ def captioner(
 
     def write(ids: list[str]) -> dict[str, str]:
         keys = {picture: working[picture] for picture in sorted(set(ids)) if picture in working}
-        entries = {key: _entry(weights, key) for key in sorted(set(keys.values()))}
+        entries = {key: _entry(weights, threads, key) for key in sorted(set(keys.values()))}
         with Cache(root / "cache.db") as cache:
             known: dict[str, str] = cache.get("captions", list(entries.values()))
             missing = [
                 key for key, entry in entries.items() if entry not in known and working_path(root, key).is_file()
             ]
             if missing and not writer:
-                writer.append(load(weights, device))
+                writer.append(load(weights, device, threads))
             for start in range(0, len(missing), BATCH):
                 batch = missing[start : start + BATCH]
                 texts = writer[0]([_picture(working_path(root, key)) for key in batch])
@@ -81,7 +84,7 @@ def find(name: str) -> Weights:
     return weights
 
 
-def load(weights: Weights, device: str = "cpu") -> Writer:
+def load(weights: Weights, device: str = "cpu", threads: int = THREADS) -> Writer:
     """A function from RGB pictures to their captions; raises :class:`RecipeError` for a folder without such a model."""
     import torch
     from transformers import AutoModelForImageTextToText
@@ -101,14 +104,14 @@ def load(weights: Weights, device: str = "cpu") -> Writer:
 
     def write(pictures: list["Image.Image"]) -> list[str]:
         full = [*pictures, *pictures[-1:] * (BATCH - len(pictures))]  # equal shapes give equal last bits
-        threads = torch.get_num_threads()
-        torch.set_num_threads(THREADS)
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
         try:
             with torch.inference_mode():
                 given = prepare(full).to(device)
                 tokens = model.generate(**given.values, do_sample=False, num_beams=1, max_new_tokens=MOST_TOKENS)
         finally:
-            torch.set_num_threads(threads)
+            torch.set_num_threads(before)
         texts: list[str] = read(tokens[:, given.spoken :])
         return [text.strip() for text in texts[: len(pictures)]]
 
@@ -157,8 +160,8 @@ def _processors(path: Path, kind: str) -> tuple[Callable[[list["Image.Image"]], 
     return show, lambda tokens: list(tokenizer.batch_decode(tokens, skip_special_tokens=True))
 
 
-def _entry(weights: Weights, key: str) -> str:
-    return hashlib.sha256(f"{VERSION}:{weights.sha256}:{key}".encode()).hexdigest()
+def _entry(weights: Weights, threads: int, key: str) -> str:
+    return hashlib.sha256(f"{VERSION}:{weights.sha256}:{threads}:{key}".encode()).hexdigest()
 
 
 def _picture(path: Path) -> "Image.Image":

@@ -13,12 +13,12 @@ from typing import Any
 
 from .patterns import word_list
 
-# From here on a language is recorded. Of 1,000 captions of real sets, all English, none was given another language; of
-# sentences in twelve languages four in five were recorded, rightly.
+# From here on a language is recorded. Of 844 captions of four real sets, all English, none was given another language;
+# of 1,000 lists of names of things, often Latin ones, 7 were; of 27 short sentences in 13 languages 21 were, rightly.
 RECORDED = 0.7
 # From here on a language that is not allowed refuses a caption, if it also has so many words and letters.
 CERTAIN, CERTAIN_WORDS, CERTAIN_LETTERS = 0.95, 4, 16
-SHORTEST = 10  # letters; py3langid's word on less is not taken
+SHORTEST = 10  # letters; py3langid's word on less is not taken, nor on a single word of Latin letters
 
 _LATIN = (
     "en", "de", "fr", "es", "it", "pt", "nl", "sv", "da", "no", "fi", "is", "pl", "cs", "sk", "sl", "hr", "hu", "ro",
@@ -102,7 +102,7 @@ def guess(text: str) -> Guess:
         strong = len(known & _ENGLISH)
         if strong and strong + len(known & _ENGLISH_TOO) >= 2 and not known & _FOREIGN:
             return Guess("en", certain=len(words) >= CERTAIN_WORDS)
-    if letters < SHORTEST:
+    if letters < SHORTEST or len(words) < 2:
         return Guess(None)
     return _by_statistics(plain, words, letters, _LATIN)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 # Nothing below can match a text that has neither of these; most captions are done with here.
 _DIGIT = re.compile(r"\d")
-_FEWEST_DIGITS = 6
+_FEWEST_DIGITS, _FEWEST_OF_ADDRESS = 6, 4
 _WORDS = (
     "@", "(at", "[at", "{at", "( at", "[ at", "{ at", " dot ", "pass", "pwd", "key", "token", "sk-", "ghp_", "gho_",
     "akia", "secret", "lives at", "live at", "address", "birth", "born", "dob", "d.o.b", "geboren", "出生", "ssn",
@@ -40,11 +40,25 @@ _NAMED_NUMBER = re.compile(
     re.IGNORECASE,
 )
 _BIRTH = re.compile(
-    r"(?:\bd\.?o\.?b\.?|\bdate of birth|\bborn(?: on)?|\bgeboren am|出生日期)\W{1,3}\d{1,4}[./-]\d{1,2}[./-]\d{1,4}",
+    r"(?:\bd\.?o\.?b\.?|\bdate of birth|\bborn(?: on)?|\bgeboren am|出生日期)\W{1,3}\d{1,4}[./-]\d{1,2}[./-]\d{1,4}"
+    r"|\b(?:d\.?o\.?b\.?|date of birth)\W{1,3}\d{1,2}(?:st|nd|rd|th)? [a-z]{3,9},? \d{2,4}",
     re.IGNORECASE,
 )
 _NETWORK = re.compile(r"(?<![\w.])(?<!version )(?:\d{1,3}\.){3}\d{1,3}(?![\w.]*\w)")
 _PLACE = re.compile(r"(?<![\w.])[-+]?\d{1,2}\.\d{4,}°?\s*[NS]?\s*[,;/ ]\s*[-+]?\d{1,3}\.\d{4,}(?!\w)")
+_STREET = (
+    r"(?:street|st\.?|road|rd\.?|avenue|ave\.?|lane|ln\.?|drive|dr\.?|boulevard|blvd\.?|way|court|ct\.?|square|place"
+    r"|terrace)"
+)
+_POST_CODE = r"(?:[a-z]{1,2}\d[a-z\d]? ?\d[a-z]{2}|(?:[a-z]{1,2}[- ])?\d{5}(?:-\d{4})?|\d{3} \d{2})"
+# 12 Example Street, London SW1A 1AA; Example Street 12, 123 45 Exampletown; 5 rue Exemple, 75002 Paris
+_ADDRESS = re.compile(
+    rf"\b\d{{1,5}}[a-z]? (?:[\w'.-]{{2,20}} ){{1,3}}{_STREET}\b[^\d]{{1,40}}?\b{_POST_CODE}\b"
+    rf"|\b(?:[\w'.-]{{2,20}} {_STREET}|\w{{2,25}}(?:stra(?:ß|ss)e|str\.|gatan?|väg(?:en)?|veien|vej|straat|laan|katu))"
+    rf" \d{{1,4}}[a-z]?\b[ ,]{{1,3}}{_POST_CODE} \w"
+    rf"|\b\d{{1,4}},? (?:rue|avenue|boulevard|calle|via|piazza) [^\d,]{{2,40}}, ?\d{{5}} \w",
+    re.IGNORECASE,
+)
 _HOME = re.compile(r"\b(?:home address|my address|lives? at)\b\W{0,3}[^.]{0,60}\d", re.IGNORECASE)
 
 _DIGITS = re.compile(r"(?<![\w.,])(?:\+|\(\+?)?\d[\d\s().\-–/]{4,22}\d(?![\w]|[.,]\d|\s?[%$€£])")
@@ -94,9 +108,10 @@ def _find(text: str) -> Iterator[tuple[str, int, int]]:
     """(kind, start, end) in the text's NFKC form, in which full-width digits are digits."""
     plain = _plain(text)
     lower = plain.lower()
-    numbers = len(_DIGIT.findall(plain)) >= _FEWEST_DIGITS
-    words = any(word in lower for word in _WORDS)
-    for kind, pattern, holds in (*(_OF_NUMBERS if numbers else ()), *(_OF_WORDS if words else ())):
+    digits = len(_DIGIT.findall(plain))
+    numbers = digits >= _FEWEST_DIGITS
+    rules = (_OF_WORDS if any(word in lower for word in _WORDS) else ()) + (_OF_NUMBERS if numbers else ())
+    for kind, pattern, holds in rules + (_OF_ADDRESSES if digits >= _FEWEST_OF_ADDRESS else ()):
         for match in pattern.finditer(plain):
             if holds(match.group()):
                 yield kind, match.start(), match.end()
@@ -184,3 +199,4 @@ _OF_NUMBERS: tuple[_Rule, ...] = (
     ("a network address", _NETWORK, _network),
     ("a place's coordinates", _PLACE, _always),
 )
+_OF_ADDRESSES: tuple[_Rule, ...] = (("a postal address", _ADDRESS, _always),)

@@ -111,6 +111,8 @@ _PROGRAM = either(
     r"<\?php|#!/(?:usr/)?bin/|traceback \(most recent call last\)|(?-i:\b[A-Z]\w+(?:Error|Exception): )",
 )
 _FILLER = either(r"\blorem ipsum\b|\bdolor sit amet\b|\bconsectetur adipiscing\b")
+_TIME = re.compile(r"\d{1,2}:\d{2}")
+_SYMBOLS = frozenset({"So", "No", "Nl", "Sk", "Sm", "Sc", "Me"})
 _VOWELS = frozenset("aeiouy")
 
 
@@ -178,10 +180,12 @@ def _without_letters(core: str) -> str | None:
     if any(character.isalpha() for character in core):
         return None
     digits = sum(character.isdecimal() for character in core)
-    # "7" and "100" may be what a picture of a number shows; longer ones, and "007", are identifiers and dates.
+    # "7", "100" and "11:30" may be what a picture shows; longer ones, and "007", are identifiers and dates.
+    if _TIME.fullmatch(core):
+        return None
     if digits > 3 or (digits > 1 and core[0] == "0"):
         return "only digits"
-    if digits or any(unicodedata.category(character) in ("So", "No", "Nl", "Sk", "Sm", "Sc") for character in core):
+    if digits or any(unicodedata.category(character) in _SYMBOLS or character in "‼⁉" for character in core):
         return None
     return "only punctuation"
 
@@ -197,7 +201,7 @@ def _one_word(core: str, key: str) -> str | None:
         return "no word"
     if len(key) >= 4 and len(set(key)) == 1:
         return "one letter repeated"
-    if len(key) >= 6 and any(key == (key[:n] * len(key))[: len(key)] for n in (2, 3)):
+    if any(len(key) >= 3 * n and key == (key[:n] * len(key))[: len(key)] for n in (2, 3)):  # a bulbul is a bird
         return "the same letters repeated"
     if len(key) >= 6 and key.isascii() and key.isalpha() and _VOWELS.isdisjoint(key):
         return "no word"

@@ -18,6 +18,11 @@ PERSONAL = {
     "a network address": ["192.168.10.12"],
     "a place's coordinates": ["59.32931, 18.06858"],
     "a date of birth": ["born 1981-12-18", "DOB: 1/2/81"],
+    "a postal address": [
+        "12 Example Street, London SW1A 1AA", "Example Street 12, 123 45 Exampletown",
+        "Musterstraße 1, 12345 Musterstadt",
+        "5 rue de la Paix, 75002 Paris", "100 Main St, Springfield, IL 62701",
+    ],
     "a home address": ["lives at 12 Example Street"],
 }  # fmt: skip
 HARMLESS = [
@@ -27,6 +32,8 @@ HARMLESS = [
     "Boeing 747-400 and 737-800", "100-200 people", "scores 21-15 21-18 21-19", "3.14159265", "call of duty 2 4 6",
     "EAN 4006381333931", "1280 1024 768", "1/2 3/4 5/8 7/8", "3 lemons @ 2 dollars", "a key on a table",
     "the year 2020, 10:30",
+    "a shop at 221 Baker Street, London", "Route 66 drive 1950", "5th Avenue, New York, 10 people",
+    "room 12345 on the way",
     "a born leader of 1812", "number 7", "a ring of 100 2000 30", "size 38-40-42", "No. 5 of 12, 1998",
 ]  # fmt: skip
 
