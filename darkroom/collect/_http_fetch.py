@@ -62,10 +62,10 @@ class Fetcher:
         self._stop: asyncio.Event
         self._thread = threading.Thread(target=self._main, name="http-fetch", daemon=True)
         self._thread.start()
-        self._started.wait()
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Fetch these, too."""
+        self._started.wait()
         with contextlib.suppress(RuntimeError):  # the loop has ended, and ``broken`` was told why
             self._loop.call_soon_threadsafe(self._add, jobs)
 
@@ -76,6 +76,7 @@ class Fetcher:
 
     def close(self) -> None:
         """Cancel what is under way and wait until it is closed."""
+        self._started.wait()
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()

@@ -1,169 +1,47 @@
-"""The HTTP source, tried on a server on loopback that answers as it is told to and logs what it was asked."""
+"""The HTTP source on a server of faults: everything that can be had is had, once, and the rest has a reason."""
 
-import asyncio
 import contextlib
 import errno
 import gzip
 import hashlib
-import itertools
+import json
 import socket
-import threading
+import sqlite3
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 
-from darkroom.collect._http_rules import IPAddress, Network, private
 from darkroom.collect.http import Address, items
+from darkroom.collect.keep import picture_path
 from darkroom.collect.manifest import read_rows
 from darkroom.collect.source import Item
 from darkroom.errors import DiskFull
-from darkroom.recipe import Collect
 from darkroom.store import Store
-
-
-@dataclass(frozen=True)
-class Answer:
-    """``raw`` is written as it is and the connection closed behind it; ``delay`` in seconds comes first."""
-
-    body: bytes = b""
-    status: int = 200
-    headers: dict[str, str] | list[tuple[str, str]] = field(default_factory=dict)
-    delay: float = 0.0
-    raw: bytes | None = None
-    drip: float | None = None  # seconds between single bytes
-
-
-@dataclass(frozen=True)
-class Request:
-    path: str
-    host: str
-    headers: dict[str, str]
-    time: float
-
-
-class Server:
-    """``answer(path, nth)`` says what the nth request (from 0) of a path gets; a context manager."""
-
-    def __init__(self, answer: Callable[[str, int], Answer]) -> None:
-        self.answer, self.log, self.port = answer, list[Request](), 0
-        self.active, self.most = Counter[str](), Counter[str]()
-        self._count = Counter[str]()
-        self._ready, self._thread = threading.Event(), threading.Thread(target=lambda: asyncio.run(self._serve()))
-
-    def url(self, path: str, host: str = "127.0.0.1") -> str:
-        return f"http://{host}:{self.port}{path}"
-
-    def paths(self) -> list[str]:
-        return [request.path for request in self.log]
-
-    def __enter__(self) -> "Server":
-        self._thread.start()
-        assert self._ready.wait(10)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join()
-
-    async def _serve(self) -> None:
-        self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
-        runner = web.ServerRunner(web.Server(self._handle, handler_cancellation=True), shutdown_timeout=0.0)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        self.port = runner.addresses[0][1]
-        self._ready.set()
-        await self._end.wait()
-        await runner.cleanup()
-
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        host = request.host.partition(":")[0]
-        self.log.append(Request(request.path_qs, host, dict(request.headers), self._loop.time()))
-        nth, self._count[request.path_qs] = self._count[request.path_qs], self._count[request.path_qs] + 1
-        self.active[host] += 1
-        self.most[host] = max(self.most[host], self.active[host])
-        try:
-            answer = self.answer(request.path_qs, nth)
-            await asyncio.sleep(answer.delay)
-        finally:
-            self.active[host] -= 1
-        headers = answer.headers.items() if isinstance(answer.headers, dict) else answer.headers
-        assert request.transport is not None
-        if answer.raw is not None:
-            request.transport.write(answer.raw)
-            request.transport.close()
-        elif answer.drip is not None:
-            response = web.StreamResponse(status=answer.status)
-            await response.prepare(request)
-            with contextlib.suppress(ConnectionError):
-                for byte in answer.body:
-                    await response.write(bytes([byte]))
-                    await asyncio.sleep(answer.drip)
-            return response
-        response = web.Response(body=answer.body, status=answer.status)
-        for name, value in headers:
-            if name.lower() == "content-type":
-                response.headers[name] = value
-            else:
-                response.headers.add(name, value)
-        return response
-
-
-PICTURE = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 3
-
-
-def good(path: str, nth: int = 0) -> Answer:
-    """Another picture for every path."""
-    return Answer(PICTURE + path.encode(), headers={"Content-Type": "image/jpeg"})
-
-
-def cut(sent: int, promised: int) -> Answer:
-    return Answer(raw=b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % promised + PICTURE[:1] * sent)
-
-
-def addresses(*urls: str) -> list[Address]:
-    return [Address(url, f"caption {number}", None, "CC0-1.0", None) for number, url in enumerate(urls)]
-
-
-def plan(max_bytes: int = 1_000_000, **http: Any) -> Collect:
-    """A section with short timeouts that may fetch from loopback, where not told otherwise."""
-    fields = {"allow_private": True, "timeout": 5.0, "total_timeout": 20.0, "retries": 3, **http}
-    return Collect.model_validate({"source": "table", "path": "list.csv", "max_bytes": max_bytes, "http": fields})
-
-
-def network(**parts: Any) -> Network:
-    """The real one, but that it does not wait between tries."""
-    return Network(**{"backoff": lambda failures: 0.0, **parts})
-
-
-def outcome(item: Item) -> bytes | str:
-    """The picture, or why there is none."""
-    try:
-        return item.read()
-    except OSError as error:
-        return str(error)
-
-
-def fetch(
-    store: Store, urls: list[str], section: Collect | None = None, world: Network | None = None
-) -> dict[str, bytes | str]:
-    found = list(items(addresses(*urls), section or plan(), store, world or network()))
-    assert len(found) == len(urls)
-    return {item.path: outcome(item) for item in found}
+from tests.darkroom.collect.http_server import (
+    PICTURE,
+    Answer,
+    Server,
+    addresses,
+    clean_store,
+    cut,
+    fetch,
+    good,
+    network,
+    plan,
+    to,
+)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    yield Store(tmp_path)
-    assert not list((tmp_path / "pictures/.incoming").glob("*")), "an unfinished download was left behind"
-    assert not [thread for thread in threading.enumerate() if thread.name in ("http-fetch", "http-keep")]
+    with clean_store(tmp_path) as made:
+        yield made
 
 
 def test_every_address_gives_an_item_with_what_the_list_says_of_it(store: Store) -> None:
@@ -332,10 +210,6 @@ def test_what_is_no_picture_or_lies_about_it(store: Store) -> None:
     }
 
 
-def to(location: str, status: int = 302) -> Answer:
-    return Answer(status=status, headers={"Location": location})
-
-
 def test_redirects_are_followed_so_far(store: Store) -> None:
     def answer(path: str, nth: int) -> Answer:
         if path.startswith("/hop"):
@@ -360,122 +234,6 @@ def test_redirects_are_followed_so_far(store: Store) -> None:
         ]
 
 
-@pytest.mark.parametrize("allowed", [False, True])
-def test_noai_is_honoured_unless_allowed(store: Store, allowed: bool) -> None:
-    headers = {
-        "/a": [("X-Robots-Tag", "noindex"), ("X-Robots-Tag", "noai, nofollow")],
-        "/b": [("X-Robots-Tag", "darkroom: noimageai")],
-        "/c": [("X-Robots-Tag", "otherbot: noimageai")],
-    }
-    with Server(lambda path, nth: Answer(PICTURE, headers=headers[path])) as server:
-        found = fetch(store, [server.url(path) for path in headers], plan(allow_noai=allowed))
-        refused = [path for path in headers if found[server.url(path)] != PICTURE]
-        assert refused == ([] if allowed else ["/a", "/b"])
-        # What was fetched when it was allowed is not used when it no longer is.
-        later = fetch(store, [server.url("/a")], plan(allow_noai=False))
-        assert later == {server.url("/a"): "refused: its server asks by X-Robots-Tag not to use it for AI"}
-
-
-LOOPBACK = ["127.0.0.1", "2130706433", "0x7f.1", "0177.0.0.1", "127.1", "[::1]", "[::ffff:127.0.0.1]", "localhost"]
-
-
-@pytest.mark.parametrize("host", LOOPBACK)
-def test_private_addresses_are_refused_however_they_are_written(store: Store, host: str) -> None:
-    with Server(good) as server:
-        found = fetch(store, [server.url("/x", host)], plan(allow_private=False))[server.url("/x", host)]
-        assert isinstance(found, str)
-        assert found.startswith("refused: private address")
-        assert not server.log
-
-
-@pytest.mark.parametrize("answer", [["127.0.0.1"], ["::ffff:127.0.0.1"], ["10.0.0.1", "127.0.0.1"], ["not an address"]])
-def test_a_name_that_leads_to_a_private_address_is_refused(store: Store, answer: list[str]) -> None:
-    with Server(good) as server:
-        url = server.url("/x", "public.example")
-        found = fetch(store, [url], plan(allow_private=False), network(lookup=lambda host: answer))[url]
-        assert isinstance(found, str)
-        assert found.startswith("refused: private address")
-        assert not server.log
-
-
-def only_here(address: IPAddress) -> bool:
-    """As :func:`private`, but for 127.0.0.1, so that there is a server that may be reached."""
-    return private(address) and str(address) != "127.0.0.1"
-
-
-def test_a_redirect_to_a_private_address_is_refused(store: Store) -> None:
-    names = {"public.example": ["127.0.0.1"], "inside.example": ["127.0.0.2"]}
-    world = network(lookup=lambda host: names[host], private=only_here)
-    with Server(lambda path, nth: to(f"http:/{path}:{server.port}/secret")) as server:
-        hosts = ["127.0.0.2", "inside.example", "169.254.169.254", "2130706434", "[::1]"]
-        urls = [server.url(f"/{host}", "public.example") for host in hosts]
-        found = fetch(store, urls, plan(allow_private=False), world)
-        assert all(str(text).startswith("refused: private address") for text in found.values())
-        assert "/secret" not in server.paths()
-
-
-def test_a_name_cannot_change_its_address_between_the_check_and_the_connection(store: Store) -> None:
-    answers = itertools.cycle([["127.0.0.1"], ["127.0.0.2"]])
-    world = network(lookup=lambda host: next(answers), private=only_here)
-    with Server(good) as server:
-        for number in range(4):
-            url = server.url(f"/{number}", f"rebinding{number % 2}.example")
-            found = fetch(store, [url], plan(allow_private=False), world)[url]
-            assert isinstance(found, bytes) == (number % 2 == 0)  # one question, and its answer is connected to
-
-
-def test_a_socket_is_never_made_for_a_private_address(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Even where every check before it is blind.
-    monkeypatch.setattr("darkroom.collect._http_request.Requests._allow", lambda *_: None)
-    with Server(good) as server:
-        found = fetch(store, [server.url("/x")], plan(allow_private=False))
-        assert found == {server.url("/x"): "refused: private address 127.0.0.1"}
-        assert not server.log
-
-
-def test_a_name_that_is_not_known_at_first_is_asked_for_again(store: Store) -> None:
-    asked: list[str] = []
-
-    def lookup(host: str) -> list[str]:
-        asked.append(host)
-        if host == "never.example" or len(asked) < 3:
-            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
-        return ["127.0.0.1"]
-
-    with Server(good) as server:
-        url, never = server.url("/x", "late.example"), server.url("/x", "never.example")
-        assert isinstance(fetch(store, [url], world=network(lookup=lookup))[url], bytes)
-        asked.clear()
-        assert fetch(store, [never], plan(retries=2), network(lookup=lookup)) == {
-            never: "no address of never.example: Temporary failure in name resolution, 3 tries"
-        }
-        assert len(asked) == 3
-
-
-def test_a_password_is_sent_and_not_shown(store: Store, caplog: pytest.LogCaptureFixture) -> None:
-    with Server(lambda path, nth: good(path) if path == "/good" else Answer(status=500)) as server:
-        urls = [f"http://user:secret@127.0.0.1:{server.port}/{path}" for path in ("good", "bad")]
-        found = list(items(addresses(*urls), plan(retries=1), store, network()))
-        assert {request.headers["Authorization"] for request in server.log} == {"Basic dXNlcjpzZWNyZXQ="}
-    shown = repr([(item, outcome(item)) for item in found]) + caplog.text
-    kept = b"".join(path.read_bytes() for path in store.root.glob("cache.db*"))
-    assert "secret" not in shown
-    assert b"secret" not in kept
-
-
-def test_no_cookie_and_no_proxy_of_the_environment(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9/")
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9/")
-    monkeypatch.delenv("no_proxy", raising=False)
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    with Server(lambda path, nth: Answer(PICTURE, headers={"Set-Cookie": "id=1"})) as server:
-        urls = [server.url(path, "photos.example") for path in ("/1", "/2", "/3")]
-        world = network(lookup=lambda host: ["127.0.0.1"])
-        assert set(fetch(store, urls, plan(concurrency=1), world).values()) == {PICTURE}
-        assert not any("Cookie" in request.headers for request in server.log)
-        assert {request.headers["User-Agent"] for request in server.log} == {"darkroom"}
-
-
 def test_an_interrupted_collection_fetches_nothing_finished_again(store: Store) -> None:
     hanging = {"delay": 30.0}
 
@@ -496,6 +254,24 @@ def test_an_interrupted_collection_fetches_nothing_finished_again(store: Store) 
         again = [path for path, count in Counter(server.paths()).items() if count > 1]
         assert len(again) == len(first) - kept, "one that was finished was fetched again"
         assert not any("If-None-Match" in request.headers for request in server.log)
+
+
+def test_what_is_finished_is_remembered_also_by_a_run_that_is_killed(store: Store) -> None:
+    with Server(lambda path, nth: replace(good(path), delay=30.0 if path == "/hangs" else 0.0)) as server:
+        urls = [server.url(f"/{number}") for number in range(20)]
+        with contextlib.closing(items(addresses(*urls, server.url("/hangs")), plan(), store, network())) as killed:
+            assert len([next(killed) for _ in urls]) == 20  # and nothing more is asked of it
+            deadline = time.monotonic() + 5
+            while len(remembered := _remembered(store)) < 20 and time.monotonic() < deadline:
+                time.sleep(0.02)
+            assert len(remembered) == 20
+            assert all(picture_path(store, entry["id"]).stat().st_size == entry["size"] for entry in remembered)
+
+
+def _remembered(store: Store) -> list[dict[str, Any]]:
+    with contextlib.closing(sqlite3.connect(store.root / "cache.db")) as connection:
+        rows = connection.execute("SELECT value FROM entries WHERE kind = 'http' AND key NOT LIKE 'collection%'")
+        return [json.loads(value) for (value,) in rows]
 
 
 def test_an_error_of_the_taker_or_of_the_list_cancels_at_once(store: Store) -> None:
