@@ -9,6 +9,7 @@ import pytest
 from darkroom.collect.manifest import picture_path
 from darkroom.errors import DarkroomError, RecipeError
 from darkroom.quality import removals
+from darkroom.recipe import Collect
 from darkroom.store import file_digest
 from darkroom.versions.log import checked_of
 from darkroom.versions.restore import restore
