@@ -78,6 +78,7 @@ def settle(
             "samples": evaluation.path / "grid.png",
             "verdict": verdict.path / "verdict.json",
             "data_docs": checked.path / "data_docs",
+            "review": checked.path / "review",
             "report": report,
         }
         tags = {**run.tags, EVALUATION: evaluation.digest, PENDING: verdict.digest}

@@ -27,7 +27,7 @@ def report(
     settings, _ = open_store()
     target = settings.root / "reports" / f"{plan.name}-{verdict.digest[:12]}.html"
     if fresh or not target.is_file():
-        docs = checked.path / summary(checked)["docs"]
+        docs = checked.path / summary(checked)["review"]
         page.write(target, plan, checked, shards, checkpoint, evaluation, verdict, os.path.relpath(docs, target.parent))
     create_link_artifact(settings.link(target), link_text="report of this run", key="report", description="Report")
     return target

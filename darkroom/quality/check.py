@@ -254,7 +254,8 @@ def accept(report: QualityReport) -> CheckedManifest:
     found = summary(report)
     if not found["passed"]:
         critical = [finding["rule"] for finding in found["findings"] if finding["severity"] == "critical"]
-        raise DataGateRefused(f"the data was refused: {'; '.join(critical)}. Open {report.path / found['review']}")
+        review, docs = report.path / found["review"], report.path / found["docs"]
+        raise DataGateRefused(f"the data was refused: {'; '.join(critical)}. The pictures: {review}. Open {docs}")
     return CheckedManifest(report.digest, report.path, report.reused)
 
 

@@ -69,9 +69,10 @@ def find(home: Path, url_path: str) -> Path | None:
 def index(home: Path) -> str:
     """The page at ``/``: the latest reports and artifacts, newest first."""
     pages = [*_pages(home, "reports/*.html"), *_pages(home, "reports/*/index.html")]
+    reviews = _pages(home, "store/*/*/review/index.html")
     docs = _pages(home, "store/*/*/data_docs/index.html")
     artifacts = _pages(home, "store/*/*/artifact.json")
-    sections = ("Reports", pages), ("Quality of the data", docs), ("Artifacts", artifacts)
+    sections = ("Reports", pages), ("Reviews of the data", reviews), ("Rules", docs), ("Artifacts", artifacts)
     body = "".join(f"<h2>{title}</h2>\n{_list(home, paths)}" for title, paths in sections)
     style = (
         ":root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;"
