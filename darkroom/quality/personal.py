@@ -46,18 +46,18 @@ _BIRTH = re.compile(
 )
 _NETWORK = re.compile(r"(?<![\w.])(?<!version )(?:\d{1,3}\.){3}\d{1,3}(?![\w.]*\w)")
 _PLACE = re.compile(r"(?<![\w.])[-+]?\d{1,2}\.\d{4,}°?\s*[NS]?\s*[,;/ ]\s*[-+]?\d{1,3}\.\d{4,}(?!\w)")
+# Only as addresses are written, with capitals: "a 3D emoji of a red square, number 10141" is none.
 _STREET = (
-    r"(?:street|st\.?|road|rd\.?|avenue|ave\.?|lane|ln\.?|drive|dr\.?|boulevard|blvd\.?|way|court|ct\.?|square|place"
-    r"|terrace)"
+    r"(?:Street|St\.?|Road|Rd\.?|Avenue|Ave\.?|Lane|Ln\.?|Drive|Dr\.?|Boulevard|Blvd\.?|Way|Court|Ct\.?|Square|Place)"
 )
-_POST_CODE = r"(?:[a-z]{1,2}\d[a-z\d]? ?\d[a-z]{2}|(?:[a-z]{1,2}[- ])?\d{5}(?:-\d{4})?|\d{3} \d{2})"
+_POST_CODE = r"(?:[A-Z]{1,2}\d[A-Z\d]? ?\d[A-Z]{2}|(?:[A-Z]{1,2}[- ])?\d{5}(?:-\d{4})?|\d{3} \d{2})"
 # 12 Example Street, London SW1A 1AA; Example Street 12, 123 45 Exampletown; 5 rue Exemple, 75002 Paris
 _ADDRESS = re.compile(
-    rf"\b\d{{1,5}}[a-z]? (?:[\w'.-]{{2,20}} ){{1,3}}{_STREET}\b[^\d]{{1,40}}?\b{_POST_CODE}\b"
-    rf"|\b(?:[\w'.-]{{2,20}} {_STREET}|\w{{2,25}}(?:stra(?:ß|ss)e|str\.|gatan?|väg(?:en)?|veien|vej|straat|laan|katu))"
-    rf" \d{{1,4}}[a-z]?\b[ ,]{{1,3}}{_POST_CODE} \w"
-    rf"|\b\d{{1,4}},? (?:rue|avenue|boulevard|calle|via|piazza) [^\d,]{{2,40}}, ?\d{{5}} \w",
-    re.IGNORECASE,
+    rf"\b\d{{1,5}}[A-Za-z]? (?:[A-Z][\w'.-]{{1,20}} ){{1,3}}{_STREET},? "
+    rf"(?:[A-Z][\w'.-]{{1,20}},? ){{0,4}}{_POST_CODE}(?!\w)"
+    rf"|\b[A-Z][\w'.-]{{1,25}}(?: {_STREET}|stra(?:ß|ss)e|str\.|gatan?|väg(?:en)?|veien|vej|straat|laan|katu)"
+    rf" \d{{1,4}}[A-Za-z]?,? {_POST_CODE} [A-Z]"
+    rf"|\b\d{{1,4}},? (?:rue|avenue|boulevard|calle|via|piazza) [^\d,]{{2,40}}, ?\d{{5}} [A-Z]"
 )
 _HOME = re.compile(r"\b(?:home address|my address|lives? at)\b\W{0,3}[^.]{0,60}\d", re.IGNORECASE)
 

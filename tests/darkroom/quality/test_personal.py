@@ -33,7 +33,7 @@ HARMLESS = [
     "EAN 4006381333931", "1280 1024 768", "1/2 3/4 5/8 7/8", "3 lemons @ 2 dollars", "a key on a table",
     "the year 2020, 10:30",
     "a shop at 221 Baker Street, London", "Route 66 drive 1950", "5th Avenue, New York, 10 people",
-    "room 12345 on the way",
+    "room 12345 on the way", "a 3D emoji of a brown square, shiny and small, number 10141",
     "a born leader of 1812", "number 7", "a ring of 100 2000 30", "size 38-40-42", "No. 5 of 12, 1998",
 ]  # fmt: skip
 
