@@ -5,11 +5,13 @@ changed or removed picture rewrites one shard. The others are taken from the cac
 is rewritten, only what is new is decoded and encoded.
 """
 
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -170,21 +172,24 @@ def lay_out(
     rows: "pd.DataFrame", plan: Preprocess, among: tuple[Shape, ...], vae: Weights, threads: int
 ) -> Iterator[Shard]:
     """The shards of rows with a ``bucket`` each: by side, shape and the first digits of the id, in this order."""
-    groups = rows.groupby(["split", "bucket", rows["id"].str[: plan.shard_prefix]], sort=True)
-    for group_key, some in groups:
-        side, bucket, prefix = cast("tuple[str, int, str]", group_key)
+    names = ["row_id", "id", "caption", "label", "split", "bucket", "working"]
+    table = rows.sort_values(["split", "bucket"], kind="stable")[names].astype(object)  # once, as it is slow in parts
+    table = table.where(table.notna(), None)
+    context = {shape: digest_of([ROWS, "float32", vae.sha256, threads, list(shape)]) for shape in among}
+    every = cast("list[dict[str, Any]]", table.to_dict("records"))
+    for (side, bucket, prefix), some in groupby(
+        every, key=lambda row: (row["split"], row["bucket"], row["id"][: plan.shard_prefix])
+    ):
         shape = among[bucket]
-        context = [ROWS, "float32", vae.sha256, threads, list(shape)]
-        texts: pd.DataFrame = (
-            some[["row_id", "id", "caption", "label"]].astype(object).where(lambda frame: frame.notna(), None)
-        )
         made, records = [], []
-        found = cast("list[dict[str, Any]]", texts.to_dict("records"))
-        for record, working in zip(found, some["working"], strict=True):
+        for row in some:
+            picture_id, working = row["id"], row["working"]
+            record = {name: row[name] for name in ("row_id", "id", "caption", "label")}
             for number in range(plan.augment.variants if side == "train" else 1):
-                how = variant(record["id"], number, plan.augment)
-                made.append(Row(digest_of([*context, working, how.transform()]), working, how))
-                caption = caption_of(record["caption"], record["id"], number, plan.augment)
+                how = variant(picture_id, number, plan.augment)
+                key = hashlib.sha256(f"{context[shape]}:{working}:{how.transform()}".encode()).hexdigest()
+                made.append(Row(key, working, how))
+                caption = caption_of(row["caption"], picture_id, number, plan.augment)
                 records.append({**record, "caption": caption, **how.record()})
         name = f"{side}-{prefix}" if len(among) == 1 else f"{side}-{name_of(shape)}-{prefix}"
         yield Shard(name, side, shape, made, records)
