@@ -3,6 +3,7 @@
 Losing it costs time, never a result: every value follows from its key.
 """
 
+import itertools
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping
@@ -27,10 +28,11 @@ class Cache:
     def get(self, kind: str, keys: Iterable[str]) -> dict[str, Any]:
         """The known values among ``keys``."""
         found: dict[str, Any] = {}
-        for key in keys:
-            row = self._connection.execute("SELECT value FROM entries WHERE kind=? AND key=?", (kind, key)).fetchone()
-            if row is not None:
-                found[key] = json.loads(row[0])
+        left = iter(keys)
+        while some := list(itertools.islice(left, 500)):  # one query a key costs three times as much
+            marks = ",".join("?" * len(some))
+            query = f"SELECT key, value FROM entries WHERE kind=? AND key IN ({marks})"
+            found.update((key, json.loads(value)) for key, value in self._connection.execute(query, (kind, *some)))
         return found
 
     def put(self, kind: str, values: Mapping[str, Any]) -> None:

@@ -1,8 +1,10 @@
 """The pass over many pictures: from the cache what was seen before, and the rest by a pool of processes."""
 
+import contextlib
 import errno
+import gc
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,11 @@ from .pool import AHEAD, COMMAND, Pool, Task
 
 Progress = Callable[[int, int], None]
 COLUMNS = (*MEASURES, "working", "reason", "flags")
+REASON = COLUMNS.index("reason")
+Row = tuple[Any, ...]
 KIND = "measures"  # of the cache's entries
+READ = 10_000  # pictures read from the cache at a time: a million dicts would not fit
+LISTED = 1000  # known pictures from which on folders of working copies are listed
 BATCH = 256  # pictures learnt between two writes to the cache
 
 
@@ -39,47 +45,74 @@ def measure_all(
     :class:`darkroom.errors.DarkroomError` when processes cannot be started.
     """
     unique = sorted({one for one in ids if isinstance(one, str)})
-    keys = {one: rules.key(one) for one in unique}
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Row] = {}
     with Cache(store.root / "cache.db") as cache:
-        known = cache.get(KIND, keys.values())
-        for one, key in keys.items():
-            if key in known:
-                shown = judged(known.pop(key), rules)
-                if "reason" in shown or working_path(store.root, key).exists():
-                    found[one] = shown
+        with _without_gc():
+            for start in range(0, len(unique), READ):
+                keys = {rules.key(one): one for one in unique[start : start + READ]}
+                known = cache.get(KIND, keys)
+                copies = _copies(store.root, known)
+                for key, values in known.items():
+                    row = _row(values, key, rules)
+                    if row[REASON] is not None or key in copies:
+                        found[keys[key]] = row
         missing = [one for one in unique if one not in found]
         progress(len(found), len(unique))
         learnt: dict[str, dict[str, Any]] = {}
         try:
-            for one, values in _learn(missing, keys, rules, store, workers, command):
+            for one, values in _learn(missing, rules, store, workers, command):
+                key = rules.key(one)
                 if "lost" in values:  # not kept: it may have been for want of memory
                     values = {"reason": f"undecodable: {values['lost']}", "flags": []}
                 elif not values.get("reason", "").startswith("too many pixels"):  # not kept: the rule may change
-                    learnt[keys[one]] = values
-                found[one] = judged(values, rules)
+                    learnt[key] = values
+                found[one] = _row(values, key, rules)
                 if len(learnt) >= BATCH:
                     cache.put(KIND, learnt)
                     learnt = {}
                 progress(len(found), len(unique))
         finally:
             cache.put(KIND, learnt)
-    rows = [found.get(one, {}) if isinstance(one, str) else {} for one in ids]
-    usable = [bool(row) and "reason" not in row for row in rows]
-    return {
-        **{name: [row.get(name) for row in rows] for name in MEASURES},
-        "working": [keys[one] if one and good else None for one, good in zip(ids, usable, strict=True)],
-        "reason": [row.get("reason") for row in rows],
-        "flags": [row.get("flags", []) for row in rows],
-    }
+    rows = [found[one] if isinstance(one, str) else (*[None] * (len(COLUMNS) - 1), []) for one in ids]
+    return {name: [row[place] for row in rows] for place, name in enumerate(COLUMNS)}
+
+
+def _row(values: dict[str, Any], key: str, rules: Rules) -> Row:
+    """One picture's values in the order of :data:`COLUMNS`."""
+    shown = judged(values, rules)
+    usable = "reason" not in shown
+    return (*map(shown.get, MEASURES), key if usable else None, shown.get("reason"), shown["flags"])
+
+
+@contextlib.contextmanager
+def _without_gc() -> Iterator[None]:
+    """Garbage is not looked for: millions of new values, none of them garbage, make it look again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _copies(root: Path, keys: Collection[str]) -> set[str]:
+    """Those of the keys that have a working copy: listing folders is much cheaper than asking for many files."""
+    if len(keys) < LISTED:
+        return {key for key in keys if working_path(root, key).exists()}
+    found: set[str] = set()
+    for folder in {working_path(root, key).parent for key in {key[:2]: key for key in keys}.values()}:
+        with contextlib.suppress(FileNotFoundError):
+            found.update(entry.name for entry in os.scandir(folder))
+    return found
 
 
 def _learn(
-    missing: list[str], keys: dict[str, str], rules: Rules, store: Store, workers: int, command: Sequence[str]
+    missing: list[str], rules: Rules, store: Store, workers: int, command: Sequence[str]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """(id, what the pass learns) of each picture, in any order."""
     tasks: list[Task] = [
-        (one, str(picture_path(store, one)), str(working_path(store.root, keys[one]))) for one in missing
+        (one, str(picture_path(store, one)), str(working_path(store.root, rules.key(one)))) for one in missing
     ]
     if not tasks:
         return

@@ -120,17 +120,22 @@ def fault(values: dict[str, Any], rules: Rules) -> str | None:
 
 def remarks(values: dict[str, Any]) -> list[str]:
     """What is odd about a usable picture."""
+    found = []
     large = max(values["width"], values["height"]) >= MIN_JUDGED
     low, high, edges = values["brightness_p5"], values["brightness_p99"], values["edges"]
-    odd = (
-        (f"blurred: steepest edges {edges:.3f}, sharp pictures have above {BLURRED}", edges < BLURRED and large),
-        (f"dark: 99 % of the area is below {high:.0f} of 255", high < DARK),
-        (f"bright: 95 % of the area is above {low:.0f} of 255", low > BRIGHT),
-        (f"low information: {values['entropy']:.1f} bits of entropy", values["entropy"] < POOR and large),
-        (f"thick border: {values['border']:.0%} of the area", values["border"] >= FRAMED),
-        ("greyscale", values["colour"] <= GREY),
-    )
-    return [text for text, true in odd if true]
+    if edges < BLURRED and large:
+        found.append(f"blurred: steepest edges {edges:.3f}, sharp pictures have above {BLURRED}")
+    if high < DARK:
+        found.append(f"dark: 99 % of the area is below {high:.0f} of 255")
+    if low > BRIGHT:
+        found.append(f"bright: 95 % of the area is above {low:.0f} of 255")
+    if values["entropy"] < POOR and large:
+        found.append(f"low information: {values['entropy']:.1f} bits of entropy")
+    if values["border"] >= FRAMED and not values["alpha"]:  # what is transparent stands on a ground of ours
+        found.append(f"thick border: {values['border']:.0%} of the area")
+    if values["colour"] <= GREY:
+        found.append("greyscale")
+    return found
 
 
 def write_copy(rgb: np.ndarray, copy: Path, lossless: bool) -> None:
@@ -151,8 +156,12 @@ def write_copy(rgb: np.ndarray, copy: Path, lossless: bool) -> None:
     except FileNotFoundError:
         copy.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(temporary, flags, 0o644)
-    with os.fdopen(handle, "wb", buffering=0) as file:
-        file.write(content)
+    try:
+        place = 0
+        while place < len(content):
+            place += os.write(handle, memoryview(content)[place:])
+    finally:
+        os.close(handle)
     os.replace(temporary, copy)
 
 

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any
@@ -23,6 +23,7 @@ from .picture import Rules
 Task = tuple[str, str, str]  # id, path of the bytes, path for the working copy
 COMMAND = (sys.executable, "-m", "darkroom.quality.measurer")
 PATIENCE_SECONDS = 120.0  # for one picture; the largest that the default rules allow take a few seconds
+START_SECONDS = 120.0  # for Python and its libraries, from a slow disk
 AHEAD = 8  # pictures given to a process before it answers, so that it never waits for the next
 
 
@@ -49,7 +50,7 @@ class Measurer:
     def ready(self) -> None:
         """Wait until the process has started; raises :class:`DarkroomError` when it cannot."""
         try:
-            self._read()
+            self._read(START_SECONDS)
         except Died as error:
             raise DarkroomError(f"a process that measures pictures could not start: it {error}") from None
 
@@ -59,7 +60,7 @@ class Measurer:
 
     def answer(self) -> dict[str, Any]:
         """What was found about the first picture that has no answer yet; raises :class:`Died` when there is none."""
-        found: dict[str, Any] = self._read()
+        found: dict[str, Any] = self._read(self._patience)
         return found
 
     def kill(self) -> None:
@@ -83,12 +84,12 @@ class Measurer:
         with contextlib.suppress(BrokenPipeError):  # that it is dead, reading will tell
             self._process.stdin.write(json.dumps(value).encode() + b"\n")
 
-    def _read(self) -> Any:
+    def _read(self, seconds: float) -> Any:
         assert self._process.stdout is not None
-        handle, deadline = self._process.stdout.fileno(), time.monotonic() + self._patience
+        handle, deadline = self._process.stdout.fileno(), time.monotonic() + seconds
         while b"\n" not in self._left:
             if not select.select([handle], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                raise Died(f"gave no answer within {self._patience:g} seconds")
+                raise Died(f"gave no answer within {seconds:g} seconds")
             more = os.read(handle, 1 << 16)
             if not more:
                 code = self._process.wait()
@@ -172,7 +173,7 @@ class Pool:
                 return {"lost": f"the process that decoded it {error}"}
 
     @contextlib.contextmanager
-    def _measurer(self) -> Any:
+    def _measurer(self) -> Iterator[Measurer]:
         with Measurer(self._rules, self._command, self._patience) as measurer:
             with self._lock:
                 self._running.add(measurer)
