@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
@@ -286,7 +286,7 @@ def real(folder: Path, place: Path) -> None:
     """Print which copies of real pictures are found, and which different pictures are taken for copies."""
     from darkroom.quality.likeness import TONES, copies, looks
 
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for name in SETS:
         with tarfile.open(folder / f"{name}.tar.gz") as archive:
             archive.extractall(place, filter="data")
@@ -304,13 +304,15 @@ def real(folder: Path, place: Path) -> None:
                 rows.append(
                     {**measured(jpeg(make(picture, source))), "source": source, "change": change, "group": group}
                 )
-    columns = [[row[name] for row in rows] for name in ("phash", "dhash", "crops", "descriptor")]
-    pictures = looks(*columns, np.array([row["entropy"] for row in rows], float))
+    phash, dhash, crops, descriptor = (
+        [row[name] for row in rows] for name in ("phash", "dhash", "crops", "descriptor")
+    )
+    pictures = looks(phash, dhash, crops, descriptor, np.array([row["entropy"] for row in rows], float))
     fresh = np.ones(len(rows), bool)
     found = copies(pictures, fresh, DISTANCE)
-    source = np.array([row["source"] for row in rows])
-    same = source[found.i] == source[found.j]
-    told = {int(j) for i, j in zip(found.i[same], found.j[same], strict=True) if i == source[j]}
+    sources = np.array([row["source"] for row in rows])
+    same = sources[found.i] == sources[found.j]
+    told = {int(j) for i, j in zip(found.i[same], found.j[same], strict=True) if i == sources[j]}
     groups = ("photos", "photos of few tones", "emoji")
     counts = [sum(row["change"] == "" and row["group"] == group for row in rows) for group in groups]
     heads = [f"{group} ({count})" for group, count in zip(groups, counts, strict=True)]
@@ -325,7 +327,7 @@ def real(folder: Path, place: Path) -> None:
     wrong = ~same & original[found.i] & original[found.j]
     pairs = int(original.sum()) * (int(original.sum()) - 1) // 2
     print(f"\nOf {pairs:,} pairs of different originals {int(wrong.sum())} are taken for copies.")
-    crossed = {tuple(sorted(pair)) for pair in zip(source[found.i[~same]], source[found.j[~same]], strict=True)}
+    crossed = {tuple(sorted(pair)) for pair in zip(sources[found.i[~same]], sources[found.j[~same]], strict=True)}
     every = len(rows) * (len(rows) - 1) // 2
     print(f"With all changed copies ({every:,} pairs), pictures of {len(crossed)} pairs of originals meet.")
 
@@ -341,7 +343,7 @@ def opened(path: Path) -> Image.Image:
     return picture
 
 
-def measured(picture: Image.Image) -> dict[str, object]:
+def measured(picture: Image.Image) -> dict[str, Any]:
     """What duplicates are found by, as the pass over each picture makes it."""
     from darkroom.quality.decode import reduced
     from darkroom.quality.statistics import SIDE, statistics
