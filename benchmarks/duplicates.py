@@ -19,9 +19,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SETS = ("captioned_photos", "clothing_250", "grocery_243", "cc0_photos", "emoji_3d_128")
 DISTANCE = 6
@@ -139,6 +143,52 @@ def batch(accepted: int, new: int) -> dict[str, float]:
     return timed(lambda: len(near_pairs(ours, DISTANCE, theirs)))
 
 
+def table(count: int, seed: int = 0) -> "pd.DataFrame":
+    """A manifest of ``count`` rows with random hashes and 29 random crops each; every twentieth is a mirrored copy."""
+    import pandas as pd
+
+    from darkroom.quality.hashes import dhash_symmetries, symmetries, to_hex
+
+    generator = np.random.default_rng(seed)
+    p, d, crops = hashes(count, 1, seed)[:, 0], hashes(count, 2, seed + 1), hashes(count, 29, seed + 2)
+    cells = generator.integers(0, 256, (count, 8, 8, 3), np.uint8)
+    rows = np.arange(count // 20)
+    p[-len(rows) :], d[-len(rows) :] = symmetries(p[rows])[:, 1], dhash_symmetries(d[rows])[:, 1]
+    cells[-len(rows) :] = cells[rows][:, :, ::-1]
+    names = [f"{number:064x}" for number in generator.permutation(count) + seed * 10_000_000]
+    return pd.DataFrame(
+        {
+            "row_id": names, "id": names, "pixels": names, "path": names,
+            "phash": [to_hex(one) for one in p[:, None]], "dhash": [to_hex(one) for one in d],
+            "crops": [to_hex(one) for one in crops], "descriptor": [one.tobytes().hex() for one in cells],
+            "width": 512, "height": 512, "bytes": 50_000, "format": "JPEG", "caption": "a", "label": "b",
+            "entropy": 7.5,
+        }
+    )  # fmt: skip
+
+
+def whole(count: int) -> dict[str, float]:
+    """duplicates.find over a table, crops included."""
+    from darkroom.quality.duplicates import find
+    from darkroom.recipe import Check
+
+    rows = table(count)
+    return timed(lambda: len(find(rows, np.ones(count, bool), Check()).pairs))
+
+
+def later(accepted: int, new: int) -> dict[str, float]:
+    """duplicates.find over accepted rows, which the history knows, and new ones."""
+    import pandas as pd
+
+    from darkroom.quality.duplicates import find
+    from darkroom.recipe import Check
+
+    old = table(accepted)
+    rows = pd.concat([old, table(new, seed=7)], ignore_index=True)
+    history = old.assign(cluster=old["pixels"], side="train")
+    return timed(lambda: len(find(rows, np.ones(len(rows), bool), Check(), history).pairs))
+
+
 COSTS: dict[str, Callable[[], dict[str, float]]] = {
     "20,000, one hash, equal to brute force": lambda: one_hash(20_000),
     "100,000, one hash, equal to brute force": lambda: one_hash(100_000),
@@ -146,6 +196,8 @@ COSTS: dict[str, Callable[[], dict[str, float]]] = {
     "100,000, one hash, most of a third of the bits shared, distance 3": lambda: uneven(100_000),
     "20,000, pHash and dHash, eight flips and turns, equal to brute force": lambda: turned(20_000),
     "100,000, pHash and dHash, eight flips and turns": lambda: turned(100_000),
+    "100,000 rows, duplicates.find, crops included": lambda: whole(100_000),
+    "10,000 accepted rows and 100 new ones, duplicates.find": lambda: later(10_000, 100),
     "100 new with 10,000 accepted, one hash": lambda: batch(10_000, 100),
     "100 new with 1,000,000 accepted, one hash": lambda: batch(1_000_000, 100),
 }
@@ -234,7 +286,7 @@ def real(folder: Path, place: Path) -> None:
     """Print which copies of real pictures are found, and which different pictures are taken for copies."""
     from darkroom.quality.likeness import TONES, copies, looks
 
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for name in SETS:
         with tarfile.open(folder / f"{name}.tar.gz") as archive:
             archive.extractall(place, filter="data")
@@ -252,13 +304,15 @@ def real(folder: Path, place: Path) -> None:
                 rows.append(
                     {**measured(jpeg(make(picture, source))), "source": source, "change": change, "group": group}
                 )
-    columns = [[row[name] for row in rows] for name in ("phash", "dhash", "crops", "descriptor")]
-    pictures = looks(*columns, np.array([row["entropy"] for row in rows], float))
+    phash, dhash, crops, descriptor = (
+        [row[name] for row in rows] for name in ("phash", "dhash", "crops", "descriptor")
+    )
+    pictures = looks(phash, dhash, crops, descriptor, np.array([row["entropy"] for row in rows], float))
     fresh = np.ones(len(rows), bool)
     found = copies(pictures, fresh, DISTANCE)
-    source = np.array([row["source"] for row in rows])
-    same = source[found.i] == source[found.j]
-    told = {int(j) for i, j in zip(found.i[same], found.j[same], strict=True) if i == source[j]}
+    sources = np.array([row["source"] for row in rows])
+    same = sources[found.i] == sources[found.j]
+    told = {int(j) for i, j in zip(found.i[same], found.j[same], strict=True) if i == sources[j]}
     groups = ("photos", "photos of few tones", "emoji")
     counts = [sum(row["change"] == "" and row["group"] == group for row in rows) for group in groups]
     heads = [f"{group} ({count})" for group, count in zip(groups, counts, strict=True)]
@@ -273,7 +327,7 @@ def real(folder: Path, place: Path) -> None:
     wrong = ~same & original[found.i] & original[found.j]
     pairs = int(original.sum()) * (int(original.sum()) - 1) // 2
     print(f"\nOf {pairs:,} pairs of different originals {int(wrong.sum())} are taken for copies.")
-    crossed = {tuple(sorted(pair)) for pair in zip(source[found.i[~same]], source[found.j[~same]], strict=True)}
+    crossed = {tuple(sorted(pair)) for pair in zip(sources[found.i[~same]], sources[found.j[~same]], strict=True)}
     every = len(rows) * (len(rows) - 1) // 2
     print(f"With all changed copies ({every:,} pairs), pictures of {len(crossed)} pairs of originals meet.")
 
@@ -289,7 +343,7 @@ def opened(path: Path) -> Image.Image:
     return picture
 
 
-def measured(picture: Image.Image) -> dict[str, object]:
+def measured(picture: Image.Image) -> dict[str, Any]:
     """What duplicates are found by, as the pass over each picture makes it."""
     from darkroom.quality.decode import reduced
     from darkroom.quality.statistics import SIDE, statistics

@@ -31,7 +31,7 @@ MOST_TWINS = 32  # of the rows that share a hash, so many are paired with each r
 BLOCK = 1 << 17  # hashes that are looked up together: a few arrays of 1 MB
 SAMPLE = 1 << 16  # hashes that the bits' entropies are estimated on
 # Rough costs of one step in nanoseconds; they choose between plans that all give the same pairs.
-INDEX, LOOK_UP, COMPARE, BRUTE, TABLE = 40.0, 12.0, 6.0, 1.3, 60_000.0
+INDEX, LOOK_UP, COMPARE, BRUTE, TABLE = 50.0, 35.0, 12.0, 1.3, 60_000.0
 
 
 def near_pairs(hashes: Hashes, distance: int, others: Hashes | None = None) -> Rows:
@@ -343,17 +343,17 @@ class _Table:
 
     def _compare(self, hashes: Words, rows: Rows, first: npt.NDArray[np.int32], last: npt.NDArray[np.int32]) -> Pieces:
         """Compare each hash with the table's places first to last - 1; one step is one place of every hash."""
-        while len(rows):
-            differ = [word ^ held[first] for word, held in zip(hashes, self.hashes, strict=True)]
+        counts = (last - first).astype(np.uint8)
+        order = np.argsort(counts, kind="stable")  # a radix sort; those that go on are the last ones
+        ends = np.searchsorted(counts[order], np.arange(int(counts.max(initial=0))), side="right")
+        hashes, rows, first = [word[order] for word in hashes], rows[order], first[order]
+        for step, done in enumerate(ends.tolist()):
+            place = first[done:] + step
+            differ = [word[done:] ^ held[place] for word, held in zip(hashes, self.hashes, strict=True)]
             hit = np.flatnonzero(_weight(differ) <= self.distance)
             if len(hit):
                 hit = hit[self._is_first([word[hit] for word in differ])]
-                yield rows[hit], self.rows[first[hit]]
-            first = first + 1
-            going = first < last
-            if not going.all():
-                hashes, rows = [word[going] for word in hashes], rows[going]
-                first, last = first[going], last[going]
+                yield rows[done + hit], self.rows[place[hit]]
 
     def _is_first(self, differ: Words) -> npt.NDArray[np.bool_]:
         """Whether no earlier table has this pair: then it is told here, and nowhere else."""
