@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from darkroom.quality.personal import masked
 from darkroom.reasons import detail_of, kind_of, stage_of
 
 if TYPE_CHECKING:
@@ -118,13 +119,14 @@ class Thumbnails:
     def tile(self, row: Mapping[str, Any]) -> dict[str, str]:
         """A row's picture and texts; a picture that cannot be shown is an empty address.
 
-        A caption that was refused for personal data is not spread further.
+        Personal data in a caption that was refused for it is not spread further.
         """
+        caption = row.get("caption")
         private = any(kind_of(one).startswith("personal data") for one in row.get("reasons", ()))
         return {
             "image": self.address(row),
             "path": str(row["path"]),
-            "caption": "" if private else _text(row.get("caption")),
+            "caption": _text(masked(caption) if private and isinstance(caption, str) else caption),
             "label": _text(row.get("label")),
             "size": f"{int(row['width'])}x{int(row['height'])}" if _number(row.get("width")) else "",
             "row_id": str(row["row_id"])[:12],

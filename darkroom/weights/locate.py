@@ -58,7 +58,7 @@ def _download(name: str) -> Path:
     )
 
     try:
-        folder = Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.safetensors"]))
+        folder = Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.jinja", "*.safetensors"]))
     except (HFValidationError, RepositoryNotFoundError) as error:
         raise RecipeError(f"{name} is neither a local folder nor a name on the hub: {error}") from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
