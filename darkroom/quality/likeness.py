@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .hashes import SYMMETRIES, dhash_symmetries, from_hex, parts_and_crops, symmetries, turned
-from .pairs import Hashes, Rows, group, linked_pairs
+from .pairs import Hashes, Rows, apart, group, linked_pairs
 
 Flags = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
@@ -206,7 +206,7 @@ def _cropped(pictures: Looks, fresh: Flags, distance: int) -> list[npt.NDArray[A
         chosen, places = rows[some], np.flatnonzero(others)
         if not len(chosen) or not len(places):
             continue
-        i, c = linked_pairs(group(images[some].T.ravel()), distance + 2, group(pictures.crops[places]))
+        i, c = linked_pairs(group(images[some].T.ravel()), distance + 2, apart(pictures.crops[places]))
         found.append(np.stack([chosen[i % len(chosen)], places[c], i // len(chosen)]))
     hits = np.concatenate(found, axis=1) if found else np.zeros((3, 0), np.int64)
     hits = hits[:, hits[0] != owner[hits[1]]] if len(owner) else hits

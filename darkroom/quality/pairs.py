@@ -74,9 +74,9 @@ def linked_pairs(ours: "Groups", distance: int, theirs: "Groups | None" = None) 
 
 @dataclass(frozen=True)
 class Groups:
-    """Distinct hashes, ascending, and the rows that have each."""
+    """Hashes, distinct if made by :func:`group`, and the rows that have each."""
 
-    words: Words  # of the V distinct hashes
+    words: Words  # of the V hashes
     rows: Rows  # int64[N]: the rows ordered by their hash
     starts: Rows  # int64[V + 1]: rows[starts[v]:starts[v + 1]] have hash v
 
@@ -92,6 +92,12 @@ def group(hashes: Hashes) -> Groups:
         new[1:] |= word[1:] != word[:-1]
     first = np.flatnonzero(new)
     return Groups([word[first] for word in ordered], rows, np.append(first, len(rows)))
+
+
+def apart(hashes: Hashes) -> Groups:
+    """Every row on its own, without looking for equal ones: for :func:`linked_pairs` with hashes that seldom repeat."""
+    words = _words(hashes)
+    return Groups(words, np.arange(len(words[0])), np.arange(len(words[0]) + 1))
 
 
 def _words(hashes: Hashes) -> Words:
@@ -382,7 +388,8 @@ def _brute(a: Words, b: Words | None, distance: int) -> Pieces:
     for start in range(0, len(a[0]), rows):
         low = start + 1 if b is None else 0
         differ = [word[start : start + rows, None] ^ other[None, low:] for word, other in zip(a, others, strict=True)]
-        i, j = np.nonzero(_weight(differ) <= distance)
+        hit = np.flatnonzero(_weight(differ).ravel() <= distance)  # far faster than np.nonzero of a matrix
+        i, j = np.divmod(hit, len(others[0]) - low)
         i, j = i + start, j + low
         if b is None:
             keep = i < j
