@@ -26,12 +26,14 @@ class Stage:
 
 
 SHARED = ("randomness.py", "devices.py")
-ENCODING = ("preprocess/shards.py",)
+ENCODING = tuple(
+    f"preprocess/{name}.py" for name in ("shards", "latents", "pictures", "rowcache", "tensorfile", "texts")
+)
 STAGES = {
     "manifest": Stage(2, ("collect/*.py",)),
     "checked": Stage(2, ("quality/*.py",)),
     "shards": Stage(2, ("preprocess/*.py", *SHARED)),
-    "checkpoint": Stage(2, ("training/*.py", "diffusion/*.py", *SHARED)),
+    "checkpoint": Stage(2, ("training/*.py", "diffusion/*.py", "preprocess/texts.py", *SHARED)),
     "evaluation": Stage(2, ("evaluation/*.py", "diffusion/*.py", "training/data.py", *ENCODING, *SHARED)),
     "reference": Stage(2, ("evaluation/features.py", "evaluation/evaluate.py")),
     "verdict": Stage(1, ("evaluation/verdict.py",)),

@@ -19,6 +19,6 @@ def preprocess(checked: CheckedManifest, plan: Recipe, fresh: bool = False) -> S
         plan.train.threads,
         store,
         settings.device,
-        Progress("preprocess-progress", "shards written"),
+        Progress("preprocess-progress", "pictures prepared"),
         fresh,
     )
