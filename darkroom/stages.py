@@ -26,9 +26,8 @@ class Stage:
 
 
 SHARED = ("randomness.py", "devices.py")
-ENCODING = tuple(
-    f"preprocess/{name}.py" for name in ("shards", "latents", "pictures", "rowcache", "tensorfile", "texts")
-)
+ENCODED_BY = ("shards", "latents", "pictures", "rowcache", "tensorfile", "texts")
+ENCODING = tuple(f"preprocess/{name}.py" for name in ENCODED_BY)
 STAGES = {
     "manifest": Stage(2, ("collect/*.py",)),
     "checked": Stage(2, ("quality/*.py",)),
