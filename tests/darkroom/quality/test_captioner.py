@@ -128,7 +128,7 @@ def working(tmp_path: Path) -> dict[str, str]:
     for seed, key in enumerate(keys.values()):
         path = working_path(tmp_path, key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture(seed).save(path)
+        picture(seed).save(path, format="PNG")
     return keys | {"gone": "0" * 64}
 
 
