@@ -112,7 +112,7 @@ class Press:
             reasons = [[reason("check", kind) for kind in kinds] for kinds in table["faults"]]
             table = table.drop(columns="faults").assign(reasons=reasons, flags=[[] for _ in reasons])
             table = releases.apply(removals.refuse(table, concerned), released)
-            for column in ("phash", "dhash", "crops"):
+            for column in ("phash", "dhash", "crops", "descriptor"):
                 table[column] = pd.Series([None] * len(table), dtype="str")
             table["working"] = [sha(f"working {picture}") for picture in table["id"]]
             for key in table["working"]:

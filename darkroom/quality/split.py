@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TRAIN, VALIDATION = "train", "validation"
-HISTORY = ("id", "pixels", "phash", "dhash", "crops", "cluster", "side", "seed")
+LOOKS = ("id", "row_id", "pixels", "phash", "dhash", "crops", "descriptor")  # what later batches are compared with
+HISTORY = (*LOOKS, "cluster", "side", "seed")
 WITHDRAWN = "withdrawn from training"
 
 
@@ -110,12 +111,13 @@ def extend_history(
     import numpy as np
     import pandas as pd
 
-    columns = {**dict.fromkeys(HISTORY), **{name: name for name in HISTORY[:5]}}
+    columns = {**dict.fromkeys(HISTORY), **{name: name for name in LOOKS}}
     columns |= {"cluster": "duplicate_cluster", "side": "split"}
-    fresh = pd.DataFrame({name: accepted[column] for name, column in columns.items() if column}).assign(seed=seed)
+    known = {name: accepted.get(column) for name, column in columns.items() if column}
+    fresh = pd.DataFrame(known, index=accepted.index).assign(seed=seed)
     parts = [fresh]
     if history is not None and len(history):
-        past = history[list(HISTORY)]
+        past = history.reindex(columns=list(HISTORY))
         renamed = {old: name for name, olds in sorted(joined.items()) for old in olds if old != name}
         if renamed:
             past = past.assign(cluster=[renamed.get(name, name) for name in past["cluster"]])

@@ -115,6 +115,32 @@ def test_the_same_batch_is_the_same_version_and_the_next_builds_upon_it(photos: 
     assert [one.previous for one in versions("photos", store)] == [None, first.digest]
 
 
+def test_a_near_copy_of_what_was_accepted_before_joins_its_cluster_and_side(tmp_path: Path, gated) -> None:
+    folder, store = tmp_path / "smooth", Store(tmp_path / "store")
+    folder.mkdir()
+    random = np.random.default_rng(1)
+    for index in range(12):
+        small = Image.fromarray(random.integers(0, 256, (7, 9, 3), dtype=np.uint8))
+        detail = random.integers(-40, 40, (96, 128, 3))
+        pixels = np.asarray(small.resize((128, 96), Image.Resampling.BICUBIC)).astype(int) + detail
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{index:02d}.png")
+    lines = [{"file_name": f"{index:02d}.png", "text": f"a smooth picture, {index}"} for index in range(12)]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    sections: dict[str, Any] = {"split": {"validation_share": 0.5}}
+    columns = ["duplicate_cluster", "split"]
+    before = pd.read_parquet(gated(folder, store, **sections).path / "checked.parquet").set_index("path")[columns]
+    for index in range(4):  # the pictures go, and copies of them come under other names
+        old = folder / f"{index:02d}.png"
+        Image.open(old).convert("RGB").resize((112, 84)).save(folder / f"copy{index}.jpg", quality=70)
+        old.unlink()
+        lines[index]["file_name"] = f"copy{index}.jpg"
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    sections["split"]["validation_share"] = 0.01
+    after = pd.read_parquet(gated(folder, store, **sections).path / "checked.parquet").set_index("path")[columns]
+    for index in range(4):
+        assert tuple(after.loc[f"copy{index}.jpg"]) == tuple(before.loc[f"{index:02d}.png"])
+
+
 def test_a_released_row_is_used_and_says_so(photos: Path, tmp_path: Path, gated) -> None:
     store = Store(tmp_path / "store")
     sections: dict[str, Any] = {"check": {"licences": ["CC0-1.0"]}}
