@@ -48,6 +48,7 @@ TURNS = (
     "mirrored and turned",
 )
 SAME, RECOLOURED, PARTLY, CROPPED = range(4)
+PAINTED = 24.0  # levels, of 255, by which a crop differs from the same part of the whole on average
 CHANGES = ("re-encoded or resized", "recoloured", "changed in part", "cropped")
 
 
@@ -241,7 +242,9 @@ def _windows(pictures: Looks, owner: Rows, hits: Rows, distance: int) -> list[np
         part = (bands[down] @ cells).reshape(-1, 8, 8, 3).transpose(0, 2, 1, 3).reshape(-1, 8, 24)
         b = (bands[across] @ part).reshape(-1, 8, 8, 3).transpose(0, 2, 1, 3).reshape(-1, 64, 3)
         light, (colour, _) = _brightness(a[at], b), _colour(a[at], b)
-        good[at] = (light.correlation >= least[at]) & (light.contrast >= CHANGED) & (colour <= 15)
+        # Who crops seldom paints: a shirt of another colour on the same table is another shirt.
+        painted = np.abs(a[at] - b).mean(axis=(1, 2)) > PAINTED
+        good[at] = (light.correlation >= least[at]) & (light.contrast >= CHANGED) & (colour <= 15) & ~painted
     good &= ~(np.fmax(pictures.entropy[i], pictures.entropy[j]) < TONES)
     low, high = np.minimum(i, j), np.maximum(i, j)
     change = np.full(len(i), CROPPED)
