@@ -20,28 +20,25 @@ and HTML.
 Nothing is deleted before the end: ext4 creates files several times slower where many were deleted a minute ago.
 """
 
+import argparse
+import asyncio
+import contextlib
+import hashlib
+import io
+import json
+import os
+import random
+import resource
+import statistics
+import subprocess
 import sys
-
-sys.path[0] = str(__import__("pathlib").Path(__file__).parents[1])  # in here, http would be this file
-
-import argparse  # noqa: E402
-import asyncio  # noqa: E402
-import contextlib  # noqa: E402
-import hashlib  # noqa: E402
-import io  # noqa: E402
-import json  # noqa: E402
-import os  # noqa: E402
-import random  # noqa: E402
-import resource  # noqa: E402
-import statistics  # noqa: E402
-import subprocess  # noqa: E402
-import tarfile  # noqa: E402
-import tempfile  # noqa: E402
-import time  # noqa: E402
-from collections import Counter  # noqa: E402
-from collections.abc import Iterator  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+import tarfile
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 VERSION = "1.47.0"
 TRIALS = [(1, 8), (1, 16), (1, 64), (2, 8), (2, 16)]  # processes, threads of each

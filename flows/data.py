@@ -309,7 +309,7 @@ def _remove(options: argparse.Namespace) -> int:
     _print_uses(used, models, remark)
     print(f"{_many(len(files), 'file')} with their bytes {'erased' if options.erase else 'kept; --erase erases them'}")
     if options.erase and used:
-        print("the shards above still have them as numbers: remove those folders, or run `darkroom prune`")
+        print("the shards above still have them as numbers: remove those folders")
     print("the next `darkroom check` or `darkroom run` leaves them out")
     return 0
 

@@ -29,8 +29,6 @@ from .split import assign, extend_history
 if TYPE_CHECKING:
     import pandas as pd
 
-    from darkroom.versions.compare import Changes
-
 Progress = Callable[[int, int], None]
 COMMON, DRIFT = "manifest", "drift"  # the suites over every row and over drift; the recipe's own is over accepted rows
 HISTORY = "history.parquet"
@@ -160,7 +158,8 @@ def check(
         extend_history(history, accepted, joined, question.plan.split.seed).to_parquet(work / HISTORY, index=False)
         found.write(work / drift.FILE)
         differences = changes(_rows_before(last), table)
-        _review(work, question, table, before, outcome, found, differences, store)
+        changed = {name: len(getattr(differences, name)) for name in ("new", "changed", "gone")}
+        _review(work, question, table, before, outcome, found, changed if last else {}, store)
         kinds = counts_by_kind(table["reasons"])
         write_json(
             work / "summary.json",
@@ -178,11 +177,7 @@ def check(
                 "flags": counts_by_kind(accepted["flags"]),
                 "mended": int(accepted["mended"].map(len).gt(0).sum()),
                 "drift": found.level,
-                "changes": {
-                    "new": len(differences.new),
-                    "changed": len(differences.changed),
-                    "gone": len(differences.gone),
-                },
+                "changes": changed,
             },
         )
 
@@ -243,7 +238,7 @@ def judge(
     )
     withdrawn = [[sides.withdrawn[row]] if row in sides.withdrawn else [] for row in range(len(table))]
     table = _said(table, clusters.reasons, clusters.flags)
-    table = _said(table, withdrawn, _lists())
+    table = _said(table, withdrawn, [])
     table = releases.apply(table, question.released)
     table = table.assign(accepted=[not reasons for reasons in table["reasons"]])
     return table, sides.joined, clusters.pairs
@@ -346,7 +341,7 @@ def _none(table: "pd.DataFrame") -> list[list[str]]:
 
 def _lists(*columns: list[str | None]) -> list[list[str]]:
     """Columns of texts or None -> for each row the texts that there are."""
-    return [[text for text in row if text is not None] for row in zip(*columns, strict=True)] if columns else []
+    return [[text for text in row if text is not None] for row in zip(*columns, strict=True)]
 
 
 def _accepted_before(last: QualityReport | None) -> "pd.DataFrame | None":
@@ -368,7 +363,7 @@ def _review(
     before: "pd.DataFrame | None",
     outcome: Any,
     found: drift.Drift,
-    differences: "Changes",
+    changed: Mapping[str, int],
     store: Store,
 ) -> None:
     """Write the reviewer's page."""
@@ -400,9 +395,7 @@ def _review(
             docs=f"../{outcome.docs.as_posix()}",
             picture=picture,
             drift=[vars(one) for one in found.measures if one.level != "none"],
-            changes={"new": len(differences.new), "changed": len(differences.changed), "gone": len(differences.gone)}
-            if before is not None
-            else {},
+            changes=changed,
             advice=advice(
                 len(accepted),
                 dict(labels) or None,
