@@ -77,9 +77,13 @@ def _asks(method: Callable[P, T]) -> Callable[P, T]:
 class Registry:
     """MLflow at one address, seen from one experiment."""
 
-    def __init__(self, tracking_uri: str, artifacts: Path, experiment: str) -> None:
-        """``artifacts``: where artifacts lie when MLflow is a SQLite file, else the cache of what is downloaded."""
+    def __init__(self, tracking_uri: str, artifacts: Path, experiment: str, server: str | None = None) -> None:
+        """``artifacts``: where artifacts lie when MLflow is a SQLite file, else the cache of what is downloaded.
+
+        ``server``: a server on the same database, which answers questions about versions without MLflow's import.
+        """
         self.uri = tracking_uri
+        self.server = server
         self.artifacts = artifacts.absolute()
         self.experiment = experiment
         self._known: dict[str, dict[str, set[int]]] = {}  # run -> metric -> steps that MLflow has
@@ -102,6 +106,17 @@ class Registry:
                 f"{self.uri!r} is no address of an MLflow: set DARKROOM_MLFLOW_URI to http(s)://HOST:PORT or to "
                 f"sqlite:///PATH, or leave it unset. MLflow said: {error}"
             ) from error
+
+    def _read(self, question: Callable[[Any], T]) -> T:
+        """Put a question about versions to the server if there is one, else to MLflow's own client."""
+        if self.server is not None:
+            import httpx
+
+            from ._registry_rest import Reader
+
+            with contextlib.suppress(httpx.HTTPError):  # it has just ended: the database is still there
+                return question(Reader(self.server))
+        return question(self._client)
 
     @property
     def _local(self) -> bool:
@@ -248,19 +263,19 @@ class Registry:
         return found[-1] if found else None
 
     def _search(self, condition: str) -> list[Version]:
-        found = self._client.search_model_versions(condition, max_results=1000)
+        found = self._read(lambda mlflow: mlflow.search_model_versions(condition, max_results=1000))
         # The search answers without aliases.
         versions = [self._get(each.name, each.version) for each in found]
         return sorted(versions, key=lambda version: int(version.version), reverse=True)
 
     def _get(self, model: str, version: str) -> Version:
-        return _version(self._client.get_model_version(model, version))
+        return self._read(lambda mlflow: _version(mlflow.get_model_version(model, version)))
 
     @_asks
     def with_alias(self, model: str, alias: str) -> Version | None:
         """The version that an alias points to, if there is such an alias."""
         with Allow("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return _version(self._client.get_model_version_by_alias(model, alias))
+            return self._read(lambda mlflow: _version(mlflow.get_model_version_by_alias(model, alias)))
         return None
 
     @_asks

@@ -18,6 +18,10 @@ class Settings(BaseSettings):
 
     home: Path = Field(Path("mlruns"), description="Folder of all that runs leave behind.")
     mlflow_uri: str | None = Field(None, description="MLflow's tracking server; None: SQLite in the home folder.")
+    mlflow_server: str | None = Field(
+        None,
+        description="A server on the same database as `mlflow_uri`, asked first. A run under `darkroom up` finds it.",
+    )
     device: str = Field("cpu", description="Where torch computes: cpu, cuda, cuda:1, mps.")
     host: str = Field("127.0.0.1", description="The address that `darkroom up` binds to.")
     prefect_port: int = Field(4200, ge=1, le=65535, description="Port of Prefect's page under `darkroom up`.")

@@ -25,7 +25,7 @@ PAUSE_AFTER_FAILURE_SECONDS = 60.0
 
 def open_registry(settings: Settings, experiment: str) -> Registry:
     """The registry that the settings name."""
-    return Registry(settings.tracking_uri, settings.mlflow_artifacts, experiment)
+    return Registry(settings.tracking_uri, settings.mlflow_artifacts, experiment, settings.mlflow_server)
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,8 @@ class Pending:
     def begin(self) -> None:
         """Set the environment, and start the server unless another run is just starting its own."""
         self._restore = dict(os.environ)
+        if self.settings.mlflow_uri is None and (mlflow := state_of(self.settings, "mlflow")).state == "running":
+            os.environ.setdefault("DARKROOM_MLFLOW_SERVER", mlflow.url)
         if self.mode == "configured":
             os.environ.update(prefect_server.QUIET | self._restore)
             return

@@ -105,13 +105,19 @@ def judge_captions(
 def tokens_of(tokenizer_folder: Path) -> Tokens:
     """Counts tokens as the text encoder will see them, the marks of start and end included and nothing cut off.
 
-    ``tokenizer_folder`` holds a CLIP tokenizer, at its top or in ``tokenizer/``.
+    ``tokenizer_folder`` holds the tokenizer, at its top or in ``tokenizer/``.
     """
-    from transformers import CLIPTokenizer
+    from tokenizers import Tokenizer
 
     inner = tokenizer_folder / "tokenizer"
-    reader: Any = CLIPTokenizer.from_pretrained(inner if inner.is_dir() else tokenizer_folder)
-    backend = reader.backend_tokenizer
+    folder = inner if inner.is_dir() else tokenizer_folder
+    backend: Any
+    if (folder / "tokenizer.json").is_file():
+        backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    else:  # vocabulary and merges alone, as older repositories have them; transformers takes seconds to import
+        from transformers import AutoTokenizer
+
+        backend = AutoTokenizer.from_pretrained(folder).backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
 

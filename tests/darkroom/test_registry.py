@@ -1,12 +1,15 @@
 """The registry's bookkeeping against a real MLflow on SQLite: every call may be repeated, nothing is doubled."""
 
+import contextlib
 import http.server
 import json
+import os
 import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +18,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from darkroom import process
 from darkroom.errors import DarkroomError, RecipeError, ServiceUnavailable
 from darkroom.registry import Dataset, Registry, Version
 
@@ -311,6 +315,50 @@ def test_files_that_were_moved_away_are_explained(registry: Registry, model: str
     registry.model_folder(version).rename(registry.artifacts / "elsewhere")
     with pytest.raises(DarkroomError, match="absolute paths"):
         registry.pipeline_folder(version)
+
+
+@pytest.fixture(scope="module")
+def server(database: str, home: Path) -> Iterator[str]:
+    """MLflow's own server on the module's database, as `darkroom up` starts it."""
+    port = process.free_port()
+    command = [sys.executable, "-P", "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--workers", "1", "--backend-store-uri", database, "--no-serve-artifacts"]
+    command += ["--default-artifact-root", str(home / "artifacts")]
+    running = process.spawn(command, log=home / "server.log", env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"})
+    url, end = f"http://127.0.0.1:{port}", time.monotonic() + 120
+    try:
+        while True:
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=5):
+                break
+            assert running.poll() is None, (home / "server.log").read_text()
+            assert time.monotonic() < end, (home / "server.log").read_text()
+            time.sleep(0.1)
+        yield url
+    finally:
+        process.stop(running, 10)
+
+
+def test_a_server_answers_what_the_database_does(
+    server: str, again: Any, database: str, home: Path, model: str, pipeline: Path
+) -> None:
+    made = register(again(), model, pipeline)
+    again().set_alias(made, "champion")
+    asked = Registry(database, home / "artifacts", "another", server)
+    assert asked.with_alias(model, "champion") == again().with_alias(model, "champion") is not None
+    assert asked.with_alias(model, "challenger") is None
+    assert asked.with_alias("no-such-model", "champion") is None
+    assert asked.version_of(model, CHECKPOINT) == again().version_of(model, CHECKPOINT) is not None
+    assert asked.version_of(model, "0" * 64) is None
+    assert "_client" not in vars(asked), "MLflow itself was not needed"
+
+
+def test_the_database_answers_for_a_server_that_does_not(
+    closed_port: int, other_server: int, again: Any, database: str, home: Path, model: str, pipeline: Path
+) -> None:
+    made = register(again(), model, pipeline)
+    for port in (closed_port, other_server):
+        asked = Registry(database, home / "artifacts", "another", f"http://127.0.0.1:{port}")
+        assert asked.version_of(model, CHECKPOINT) == made
 
 
 @pytest.fixture

@@ -165,9 +165,11 @@ def test_up_starts_prefect_mlflow_and_the_reports(tmp_path: Path, tidy: list[Set
     assert servers.up(settings, quiet) == first
     with servers.prefect_api(settings) as url:
         assert url == f"{first[0].url}/api", "a run uses it"
+        assert Settings().mlflow_server == first[1].url, "and asks it what is registered"
         assert prefect_server.answers(f"{url}/health")
     with urllib.request.urlopen(first[0].url, timeout=10) as page:
         assert b"<html" in page.read()
+    assert Settings().mlflow_server is None
     begun = time.monotonic()
     servers.down(settings, quiet)
     assert time.monotonic() - begun < 2 * services.STOP_SECONDS
