@@ -26,8 +26,8 @@ from darkroom.preprocess.shards import preprocess
 from darkroom.quality.check import ask, judge
 from darkroom.recipe import load
 from darkroom.store import Store
+from darkroom.training.parts import latents_of
 from darkroom.training.supervise import train
-from darkroom.weights.locate import locate
 
 plan, store = load(sys.argv[1]), Store(Path(sys.argv[2]))
 manifest = collect(plan.collect, store)
@@ -35,7 +35,7 @@ def check(work):
     rows, _, _ = judge(ask(manifest, plan, store), None, store, 2, lambda done, total: None)
     rows[rows["accepted"]].drop(columns=["reasons", "accepted"]).to_parquet(work / "checked.parquet")
 checked = store.get_or_build(CheckedManifest, manifest.digest, check, inputs={})
-shards = preprocess(checked, plan.preprocess, locate(plan.model.vae), plan.train.threads, store)
+shards = preprocess(checked, plan.preprocess, latents_of(plan), plan.train.threads, store)
 checkpoint = train(shards, plan, store, "cpu")
 evaluate(checkpoint, shards, plan.evaluate, store, threads=plan.train.threads)
 """

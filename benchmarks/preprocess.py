@@ -23,7 +23,7 @@ from PIL import Image, ImageOps
 from darkroom.artifacts import CheckedManifest
 from darkroom.diffusion.pipeline import load_vae
 from darkroom.export import export
-from darkroom.preprocess.latents import encode, group
+from darkroom.preprocess.latents import Latents, encode, group
 from darkroom.preprocess.pictures import fitted
 from darkroom.preprocess.shards import preprocess
 from darkroom.quality.picture import working_path
@@ -59,7 +59,7 @@ def increments(store: Store, options: argparse.Namespace) -> None:
     encode(load_vae(weights.path), torch.zeros(1, 3, 16, 16, dtype=torch.uint8))  # imports, once, apart
 
     def run(which: CheckedManifest, fresh: bool = False) -> float:
-        return cpu(lambda: preprocess(which, plan, weights, 1, store, fresh=fresh))
+        return cpu(lambda: preprocess(which, plan, Latents(weights), 1, store, fresh=fresh))
 
     whole, more, again = run(first), run(every), run(every, fresh=True)
     written = cpu(lambda: export(every, store, "webdataset", store.root / "out", pictures="working"))

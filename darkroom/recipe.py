@@ -14,32 +14,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .errors import RecipeError
-
-# A field with this mark says how often or under which name, not what: it is left out of every digest.
-NO_EFFECT = "no effect on results"
-NoEffect = Field(json_schema_extra={"no_effect": True})
-
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-
-
-class Section(BaseModel):
-    """A part of a recipe."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    def digest_fields(self) -> dict[str, Any]:
-        """The fields that can change a result and differ from their defaults, ready for JSON."""
-        dumped = self.model_dump(mode="json", exclude_defaults=True)
-        marked = type(self).model_fields
-        return {
-            key: value.digest_fields() if isinstance(value := getattr(self, key), Section) else dumped[key]
-            for key in sorted(dumped)
-            if not _has_no_effect(marked[key].json_schema_extra)
-        }
-
-
-def _has_no_effect(extra: object) -> bool:
-    return isinstance(extra, dict) and bool(extra.get("no_effect"))
+from .recipe_training import Model as Model
+from .recipe_training import Train as Train
+from .recipe_training import UNet as UNet
+from .section import Name, NoEffect, Section
 
 
 class Columns(Section):
@@ -180,65 +158,6 @@ class Preprocess(Section):
     max_bucket_aspect: float = Field(2.0, ge=1, le=4, description="Longest shape: longer over shorter side.")
     augment: Augment = Augment()
     shard_prefix: int = Field(1, ge=1, le=4, description="Hex digits of a picture's id that choose its shard.")
-
-
-class UNet(Section):
-    """Arguments of diffusers' ``UNet2DConditionModel``; what is not here follows from the other parts."""
-
-    block_out_channels: tuple[int, ...] = Field((320, 640, 1280, 1280), description="Channels of each level.")
-    down_block_types: tuple[str, ...] = Field(
-        ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-        description="Block classes on the way down.",
-    )
-    up_block_types: tuple[str, ...] = Field(
-        ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        description="Block classes on the way up.",
-    )
-    layers_per_block: int = Field(2, ge=1, le=8, description="Residual layers of each level.")
-    attention_heads: int = Field(8, ge=1, le=64, description="Heads of each attention layer.")
-    norm_num_groups: int = Field(32, ge=1, description="Groups of the group norms.")
-
-    @model_validator(mode="after")
-    def _levels_agree(self) -> "UNet":
-        levels = len(self.block_out_channels)
-        if {len(self.down_block_types), len(self.up_block_types)} != {levels}:
-            raise ValueError("block_out_channels, down_block_types and up_block_types must have one entry a level")
-        for channels in self.block_out_channels:
-            if channels % self.norm_num_groups or channels % self.attention_heads:
-                raise ValueError(
-                    f"block_out_channels: {channels} must be a multiple of norm_num_groups ({self.norm_num_groups}) "
-                    f"and of attention_heads ({self.attention_heads})"
-                )
-        return self
-
-
-class Model(Section):
-    """The parts of the pipeline: the frozen ones by name, the trained one by its shape."""
-
-    vae: str = Field(description="Autoencoder: builtin:NAME, a local folder or a name on the hub.")
-    text_encoder: str = Field(description="CLIP text encoder with its tokenizer: likewise.")
-    unet: UNet = Field(UNet(), description="The denoiser, trained from scratch.")
-
-
-class Train(Section):
-    """The training of the denoiser by flow matching."""
-
-    steps: int = Field(ge=1, description="Optimiser steps.")
-    batch: int = Field(128, ge=1, description="Pictures a step.")
-    learning_rate: float = Field(1e-4, gt=0, le=1, description="Peak learning rate of AdamW.")
-    warmup_steps: int = Field(100, ge=0, description="Steps of linear warm-up; then a half cosine to zero.")
-    weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's decoupled weight decay.")
-    clip_gradient_norm: float | None = Field(1.0, gt=0, description="Gradients are scaled to at most this norm.")
-    ema_decay: float = Field(0.999, ge=0, lt=1, description="Decay a step of the averaged weights.")
-    caption_dropout: float = Field(0.1, ge=0, le=1, description="Share of captions replaced by the empty one.")
-    timestep_mean: float = Field(0.0, description="Mean of logit(t), t the noise's share.")
-    timestep_std: float = Field(1.0, gt=0, description="Standard deviation of logit(t).")
-    threads: int = Field(2, ge=1, description="CPU threads; another number gives other last bits.")
-    checkpoint_every: Annotated[int, NoEffect] = Field(100, ge=1, description="Steps between checkpoints.")
-    validate_every: Annotated[int, NoEffect] = Field(100, ge=1, description="Steps between validation losses.")
-    grid_every: Annotated[int, NoEffect] = Field(200, ge=1, description="Steps between sample grids.")
-    log_every: Annotated[int, NoEffect] = Field(10, ge=1, description="Steps between logged losses.")
-    prompts: Annotated[tuple[str, ...], NoEffect] = Field((), description="Prompts of the sample grids.")
 
 
 class Sampler(Section):

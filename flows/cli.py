@@ -151,10 +151,9 @@ def _run(options: argparse.Namespace) -> int:
 def _preflight(plan: "Recipe") -> None:
     """What is cheap and may fail: the weights that the recipe names are there, those that judge included."""
     from darkroom.evaluation.features import identity
-    from darkroom.weights.locate import locate
+    from darkroom.training.parts import parts
 
-    for name in (plan.model.vae, plan.model.text_encoder):
-        locate(name)
+    parts(plan)
     identity(plan.evaluate.features, plan.evaluate.sha256)
     identity(plan.evaluate.clip, plan.evaluate.clip_sha256, "evaluate.clip_sha256")
 

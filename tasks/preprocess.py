@@ -3,7 +3,7 @@
 from darkroom.artifacts import CheckedManifest, Shards
 from darkroom.preprocess import shards as preprocessing
 from darkroom.recipe import Recipe
-from darkroom.weights.locate import locate
+from darkroom.training.parts import latents_of
 
 from .stage import Progress, open_store, stage
 
@@ -15,7 +15,7 @@ def preprocess(checked: CheckedManifest, plan: Recipe, fresh: bool = False) -> S
     return preprocessing.preprocess(
         checked,
         plan.preprocess,
-        locate(plan.model.vae),
+        latents_of(plan),
         plan.train.threads,
         store,
         settings.device,

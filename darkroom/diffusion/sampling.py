@@ -8,6 +8,8 @@ import torch
 from darkroom.randomness import generator
 from darkroom.recipe import Sampler
 
+from .families import family_of
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -29,21 +31,16 @@ def draw(
     The model is always called with ``sampler.batch`` pictures, the last call filled up and the surplus thrown away:
     with another shape the last bits could differ, and picture i would depend on how many were asked for.
     """
-    config = pipeline.unet.config
-    side = (config.sample_size, config.sample_size) if isinstance(config.sample_size, int) else config.sample_size
-    shape = (config.in_channels, *side)
+    kind = family_of(pipeline)
+    shape = kind.latent_shape(pipeline)
+    pipeline.set_progress_bar_config(disable=True)
     pictures: list[Image.Image] = []
     for start in range(0, len(prompts), sampler.batch):
         part = list(prompts[start : start + sampler.batch])
         noise = [initial_noise(seed, start + offset, shape) for offset in range(len(part))]
         missing = sampler.batch - len(part)
-        drawn = pipeline(
-            prompt=part + part[-1:] * missing,
-            latents=torch.stack(noise + noise[-1:] * missing).to(pipeline.unet.device, pipeline.unet.dtype),
-            num_inference_steps=sampler.steps,
-            guidance_scale=sampler.guidance,
-            output_type="pil",
-        ).images
+        latents = torch.stack(noise + noise[-1:] * missing)
+        drawn = kind.draw(pipeline, part + part[-1:] * missing, latents, sampler.steps, sampler.guidance)
         pictures += drawn[: len(part)]
         progress(len(pictures))
     return pictures

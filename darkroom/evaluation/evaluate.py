@@ -185,11 +185,12 @@ def _measure(
     import torch
     from safetensors.numpy import load_file, save_file
 
+    from darkroom.diffusion.families import family_of
     from darkroom.diffusion.pipeline import load_pipeline
     from darkroom.diffusion.sampling import draw, grid
     from darkroom.preprocess.latents import encode
     from darkroom.preprocess.shards import load_parts
-    from darkroom.preprocess.texts import TextEncoder
+    from darkroom.preprocess.texts import Texts
     from darkroom.training.data import Side
 
     from .features import folder_features, frechet_at_equal_count, identity, load
@@ -199,17 +200,20 @@ def _measure(
     real = load_file(reference(shards, plan, store, threads, device).path / "features.safetensors")
     prepare(threads, device)
     pipeline = load_pipeline(checkpoint.path / "pipeline", device)
-    embed = TextEncoder.cached(pipeline.tokenizer, pipeline.text_encoder, checkpoint.path / "pipeline", shards)
-    data = Side(shards, "validation", embed, pixels=True)
+    kind = family_of(pipeline)
+    texts = Texts.cached(
+        lambda some: kind.encode(pipeline, some), [getattr(pipeline, name) for name in kind.encoder_parts()], shards
+    )
+    data = Side(shards, "validation", kind.asked_by, pixels=True).condition(texts)
     # A champion from another recipe has another autoencoder: each model is judged on latents of its own.
     for part in data.parts:
-        part.latents = encode(pipeline.vae, part.pixels)
+        part.latents = encode(getattr(pipeline, "vae", None), part.pixels, kind.shifts_latents)
     data.to(torch.device(device))
 
     # The pictures: the validation side's captions, in order, over and over; without one, the unconditional prompt.
-    count = plan.count or len(data.captions)
+    count = plan.count or len(data.texts)
     store.need_room(count * 3 * data.size**2 * 2, "evaluation")
-    prompts = [data.captions[index % len(data.captions)] or "" for index in range(count)]
+    prompts = [data.texts[index % len(data.texts)] for index in range(count)]
     pictures = draw(pipeline, prompts, plan.noise_seed, plan.sampler, lambda done: progress(done, count))
     save_pictures(pictures, work / "generated")
     grid(pictures[:64], columns=8).save(work / "grid.png")
@@ -247,7 +251,7 @@ def _measure(
         "nearest_ratio": nearest / max(held_out, TINY),
     }
 
-    return metrics | denoising_errors(pipeline.unet, data.parts, plan.noise_seed, plan.denoising_timesteps)
+    return metrics | denoising_errors(pipeline, data.parts, plan.noise_seed, plan.denoising_timesteps)
 
 
 def notes(score: str, asked: int, count: int) -> list[str]:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from darkroom.diffusion import flow
+from darkroom.diffusion.families import family_of
+from darkroom.diffusion.objectives import of_scheduler
 from darkroom.randomness import generator
 from darkroom.training.data import Data
 
@@ -41,28 +42,28 @@ def clip_scores(picture_features: np.ndarray, prompts: list[str], folder: Path) 
 
 
 @torch.inference_mode()
-def denoising_errors(unet: Any, data: Data | Sequence[Data], seed: int, timesteps: int) -> dict[str, float]:
-    """MSE, RMSE, MAE and R² of the predicted velocity on every row, at ``timesteps`` fixed times and fixed noise.
+def denoising_errors(pipeline: Any, data: Sequence[Data], seed: int, timesteps: int) -> dict[str, float]:
+    """MSE, RMSE, MAE and R² of what the pipeline's denoiser predicts, on every row, at ``timesteps`` fixed times and
+    fixed noise. What it predicts (velocity, noise or picture) follows from its scheduler.
 
-    ``data`` may be in several parts, one for each shape. R² is one minus the ratio of the squared error to the target's
-    squared deviation from its mean.
+    ``data`` has a part for each shape. R² is one minus the ratio of the squared error to the target's squared
+    deviation from its mean.
     """
+    kind, objective = family_of(pipeline), of_scheduler(pipeline.scheduler)
+    denoiser = getattr(pipeline, kind.denoiser)
     squared = absolute = total = total_square = 0.0
     count = 0
-    parts = data if isinstance(data, Sequence) else [data]
-    cases = itertools.product(enumerate(parts), enumerate(flow.fixed_times(timesteps).tolist()))
-    for (shape, data), (index, time) in cases:
+    cases = itertools.product(enumerate(data), enumerate(objective.fixed_times(timesteps)))
+    for (shape, part), (index, time) in cases:
         which = (seed, "denoising", index) if shape == 0 else (seed, "denoising", index, shape)
-        noise = torch.randn(data.latents.shape, generator=generator(*which)).to(data.latents.device)
-        for part in torch.arange(len(noise)).split(256):
-            clean = data.latents[part]
-            times = torch.full((len(part),), time, device=clean.device)
-            predicted = unet(
-                flow.interpolate(clean, noise[part], times),
-                times * flow.TIME_SCALE,
-                encoder_hidden_states=data.embeddings[data.rows[part]],
-            ).sample
-            target = flow.velocity(clean, noise[part]).double()
+        noise = torch.randn(part.latents.shape, generator=generator(*which)).to(part.latents.device)
+        for rows in torch.arange(len(noise)).split(256):
+            clean = part.latents[rows]
+            times = time.to(clean.device).expand(len(rows))
+            noisy = objective.noisy(clean, noise[rows], times)
+            given = part.given(part.rows[rows])
+            predicted = kind.predict(denoiser, noisy, objective.model_times(times), given)
+            target = objective.target(clean, noise[rows], times).double()
             error = predicted.double() - target
             squared += float(error.square().sum())
             absolute += float(error.abs().sum())

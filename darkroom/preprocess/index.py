@@ -6,6 +6,7 @@ from darkroom.recipe import Preprocess
 from darkroom.weights.locate import Weights
 
 from .buckets import Shape, cropped, name_of
+from .latents import Latents
 from .rowcache import RowCache
 
 if TYPE_CHECKING:
@@ -23,11 +24,11 @@ def content(
     rows: "pd.DataFrame",
     plan: Preprocess,
     among: tuple[Shape, ...],
-    vae: Weights,
+    encoding: Latents,
     cache: RowCache,
 ) -> dict[str, Any]:
     """The whole of it. ``rows`` are the pictures, with the position of their ``bucket``."""
-    scaling = _configuration(vae)
+    scaling = _configuration(encoding.vae) if encoding.vae else {"scaling_factor": 1.0, "shift_factor": None}
     latents = moments(planned, cache)
     buckets = [_bucket(rows[rows["bucket"] == position], shape) for position, shape in enumerate(among)]
     captions = {side: _captions(rows[rows["split"] == side]) for side in SIDES}
@@ -41,16 +42,13 @@ def content(
         "buckets": buckets,
         "variants": plan.augment.variants,
         "normalisation": "pixels: uint8 RGB, NCHW; the model sees pixels / 127.5 - 1",
-        "latents": "mean of the autoencoder's posterior, times its scaling_factor",
+        "latents": _words(encoding),
         "latent_statistics": {**scaling, **latents},
-        "vae": {"name": vae.name, "sha256": vae.sha256},
+        "vae": {"name": encoding.vae.name, "sha256": encoding.vae.sha256} if encoding.vae else None,
         "sides": {side: int((rows["split"] == side).sum()) for side in SIDES},
         "captions": captions,
         "supervision": "partly captioned" if given and missing else "captioned" if given else "unsupervised",
-        "warnings": [
-            *fewer(plan, among),
-            *warnings(buckets, scaling["scaling_factor"], latents["std"], scaling["shift_factor"]),
-        ],
+        "warnings": [*fewer(plan, among), *(warnings(buckets, latents["std"], encoding, scaling))],
     }
 
 
@@ -82,19 +80,19 @@ def fewer(plan: Preprocess, among: tuple[Shape, ...]) -> list[str]:
     ]
 
 
-def warnings(
-    buckets: list[dict[str, Any]], scaling_factor: float, std: list[float], shift_factor: float | None
-) -> list[str]:
+def warnings(buckets: list[dict[str, Any]], std: list[float], encoding: Latents, scaling: dict[str, Any]) -> list[str]:
     """Sentences on what a person should look at before training."""
     found = []
     spread = (sum(value**2 for value in std) / len(std)) ** 0.5
-    if not STD_RANGE[0] <= spread <= STD_RANGE[1]:
-        better = f" = {scaling_factor / spread:.4g}" if spread > 0 else ""
+    if encoding.vae is not None and not STD_RANGE[0] <= spread <= STD_RANGE[1]:
+        factor = scaling["scaling_factor"]
+        better = f" = {factor / spread:.4g}" if spread > 0 else ""
         found.append(
             f"the latents' standard deviation is {spread:.3g}, and models expect about 1: "
-            f"an autoencoder with scaling_factor{better} (it has {scaling_factor:.4g}) would give that"
+            f"an autoencoder with scaling_factor{better} (it has {factor:.4g}) would give that"
         )
-    if shift_factor:
+    shift_factor = scaling["shift_factor"]
+    if shift_factor and not encoding.shift:
         found.append(
             f"the autoencoder's shift_factor of {shift_factor:.4g} is not subtracted, as the pipeline that draws would "
             "not add it again"
@@ -123,6 +121,13 @@ def _bucket(rows: "pd.DataFrame", shape: Shape) -> dict[str, Any]:
 def _captions(rows: "pd.DataFrame") -> dict[str, int]:
     given = int((rows["caption"].fillna("").astype(str) != "").sum())
     return {"with": given, "without": len(rows) - given}
+
+
+def _words(encoding: Latents) -> str:
+    if encoding.vae is None:
+        return "the pixels themselves, / 127.5 - 1"
+    shifted = "less its shift_factor, " if encoding.shift else ""
+    return f"mean of the autoencoder's posterior, {shifted}times its scaling_factor"
 
 
 def _configuration(vae: Weights) -> dict[str, Any]:

@@ -21,11 +21,10 @@ from darkroom.quality.picture import working_path
 from darkroom.recipe import Preprocess
 from darkroom.stages import stage_digest
 from darkroom.store import Store, digest_of, write_json
-from darkroom.weights.locate import Weights
 
 from . import index
 from .buckets import Shape, assign, name_of, shapes
-from .latents import ROWS, Encoder, group
+from .latents import ROWS, Encoder, Latents, group
 from .pictures import fitted, resized
 from .rowcache import PACK, Place, RowCache
 from .variants import Variant, caption_of, variant
@@ -69,20 +68,20 @@ class Shard:
 def preprocess(
     checked: CheckedManifest,
     plan: Preprocess,
-    vae: Weights,
+    latents: Latents,
     threads: int,
     store: Store,
     device: str = "cpu",
     progress: Progress = lambda done, total: None,
     fresh: bool = False,
 ) -> Shards:
-    """Write the accepted rows as shards of pictures and of their latents under ``vae``.
+    """Write the accepted rows as shards of pictures and of their latents.
 
     ``progress`` is told (rows ready, rows in all), a variant being a row. Raises :class:`RecipeError` when a side of
     the split is empty or the buckets cannot be had, and :class:`DiskFull` when the shards would not fit.
     """
     fields = {**plan.digest_fields(), "threads": threads}
-    inputs = {"checked": checked.digest, "vae": vae.sha256}
+    inputs = {"checked": checked.digest, "vae": latents.digest}
     among = shapes(plan.size, plan.buckets, plan.bucket_step, plan.max_bucket_aspect)
 
     def build(work: Path) -> dict[str, Any]:
@@ -90,8 +89,8 @@ def preprocess(
         rows = rows.assign(bucket=assign(rows["width"], rows["height"], among) if len(among) > 1 else 0)
         count = len(rows) + int((rows["split"] == "train").sum()) * (plan.augment.variants - 1)
         store.need_room(count * plan.size**2 * 8, "preprocessing")
-        planned = list(lay_out(rows, plan, among, vae, threads))
-        encoder = Encoder(vae, threads, device)
+        planned = list(lay_out(rows, plan, among, latents, threads))
+        encoder = Encoder(latents, threads, device)
         (work / "shards").mkdir()
         with RowCache(store.root, CACHE) as cache:
             fill(planned, cache, store, encoder, threads, progress)
@@ -99,7 +98,7 @@ def preprocess(
                 place = work / "shards" / shard.name
                 _link(cache.path(shard.tensors), place.with_suffix(".safetensors"))
                 write_json(place.with_suffix(".json"), shard.records)
-            write_json(work / "index.json", index.content(planned, rows, plan, among, vae, cache))
+            write_json(work / "index.json", index.content(planned, rows, plan, among, latents, cache))
         rows.assign(bucket=[name_of(among[bucket]) for bucket in rows["bucket"]]).to_parquet(
             work / "rows.parquet", index=False
         )
@@ -169,13 +168,13 @@ def both_sides(rows: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def lay_out(
-    rows: "pd.DataFrame", plan: Preprocess, among: tuple[Shape, ...], vae: Weights, threads: int
+    rows: "pd.DataFrame", plan: Preprocess, among: tuple[Shape, ...], latents: Latents, threads: int
 ) -> Iterator[Shard]:
     """The shards of rows with a ``bucket`` each: by side, shape and the first digits of the id, in this order."""
     names = ["row_id", "id", "caption", "label", "split", "bucket", "working"]
     table = rows.sort_values(["split", "bucket"], kind="stable")[names].astype(object)  # once, as it is slow in parts
     table = table.where(table.notna(), None)
-    context = {shape: digest_of([ROWS, "float32", vae.sha256, threads, list(shape)]) for shape in among}
+    context = {shape: digest_of([ROWS, "float32", latents.digest, threads, list(shape)]) for shape in among}
     every = cast("list[dict[str, Any]]", table.to_dict("records"))
     for (side, bucket, prefix), some in groupby(
         every, key=lambda row: (row["split"], row["bucket"], row["id"][: plan.shard_prefix])

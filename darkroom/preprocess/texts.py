@@ -1,87 +1,80 @@
-"""Embeddings of captions, each encoded once for one text encoder and then taken from the store.
+"""What a model is given beside the picture (embeddings of captions, classes), each made once for the same encoders.
 
-As with latents, the encoder is always called with the same number of captions: an embedding depends on its caption
-alone, and not on which others were new.
+As with latents, encoders are always called with the same number of texts: what is made of a text depends on it alone,
+and not on which others were new.
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darkroom.artifacts import Shards
 from darkroom.store import digest_of
-from darkroom.weights.locate import folder_digest
 
 from .rowcache import Place, RowCache
 
 if TYPE_CHECKING:
     import torch
 
-# Raised when the embedding of the same caption under the same weights changes.
-TEXTS = 1
+# Raised when what is made of the same text under the same weights changes.
+TEXTS = 2
 CACHE = "textcache"
-TOKENS_AT_ONCE = 256  # enough for a call to pay, little to throw away
-AT_ONCE = 512  # captions encoded and then kept; a kill loses no more
+AT_ONCE = 512  # texts encoded and then kept; a kill loses no more
+
+Encode = Callable[[Sequence[str]], "dict[str, torch.Tensor]"]
 
 
 @dataclass(frozen=True)
-class TextEncoder:
-    """A tokenizer and a CLIP text encoder; with a ``root``, embeddings are kept there under the digest ``weights``."""
+class Texts:
+    """Texts to conditions; with a ``root``, they are kept there under the digest ``weights`` of the encoders."""
 
-    tokenizer: Any
-    model: Any
+    encode: Encode
     weights: str = ""
     root: Path | None = None
 
     @classmethod
-    def cached(cls, tokenizer: Any, model: Any, folder: Path, shards: Shards) -> "TextEncoder":
-        """One whose embeddings are kept in the store that has the shards; ``folder`` is what it was loaded from."""
+    def cached(cls, encode: Encode, encoders: Sequence[Any], shards: Shards) -> "Texts":
+        """One that keeps them in the store which has the shards; ``encoders`` are the tokenizers and models asked."""
         root = shards.path.parents[1] if shards.path.parent.name == Shards.kind else None  # else they lie in no store
-        return cls(tokenizer, model, text_digest(folder) if root else "", root)
+        return cls(encode, encoders_digest(encoders), root) if root and encoders else cls(encode)
 
-    def __call__(self, captions: Sequence[str]) -> "torch.Tensor":
-        """Captions -> float32 [N, tokens, width] on the CPU, as ``StableDiffusionPipeline`` feeds them to the UNet."""
+    def __call__(self, texts: Sequence[str]) -> "dict[str, torch.Tensor]":
+        """Texts -> tensors [N, ...] by name, on the CPU."""
         import torch
 
         if self.root is None:
-            return encode_texts(captions, self.tokenizer, self.model)
-        context = [TEXTS, "float32", self.weights, torch.get_num_threads(), self.model.device.type]
-        keys = {caption: digest_of([*context, caption]) for caption in captions}
+            return self.encode(texts)
+        context = [TEXTS, self.weights, torch.get_num_threads()]
+        keys = {text: digest_of([*context, text]) for text in texts}
         with RowCache(self.root, CACHE) as cache:
             places: dict[str, Place] = cache.find(keys.values())
-            new = [caption for caption, key in keys.items() if key not in places]
+            new = [text for text, key in keys.items() if key not in places]
             for start in range(0, len(new), AT_ONCE):
                 part = new[start : start + AT_ONCE]
-                rows = encode_texts(part, self.tokenizer, self.model).numpy()
-                places |= cache.add([keys[caption] for caption in part], {"embeddings": rows})
-            found = cache.read([keys[caption] for caption in captions], places, "embeddings")
-        return torch.from_numpy(found)
+                made = {name: rows.numpy() for name, rows in self.encode(part).items()}
+                places |= cache.add([keys[text] for text in part], made)
+            wanted = [keys[text] for text in texts]
+            names = cache.tensors(places[wanted[0]].file)
+            return {name: torch.from_numpy(cache.read(wanted, places, name)) for name in names}
 
 
-def encode_texts(captions: Sequence[str], tokenizer: Any, text_encoder: Any) -> "torch.Tensor":
-    """Captions -> float32 [N, tokens, width] on the CPU; every call has the same shape."""
+def encoders_digest(encoders: Sequence[Any]) -> str:
+    """sha256 over the weights of models and the vocabularies of tokenizers, wherever they were loaded from."""
+    total = hashlib.sha256()
+    for encoder in encoders:
+        if hasattr(encoder, "state_dict"):
+            total.update(f"{encoder.device.type} {encoder.dtype}".encode())
+            for name, value in sorted(encoder.state_dict().items()):
+                total.update(f"\0{name} {tuple(value.shape)}".encode())
+                total.update(value.detach().cpu().contiguous().flatten().view(_bytes()).numpy().data)
+        else:
+            total.update(f"{encoder.backend_tokenizer.to_str()} {encoder.model_max_length}".encode())
+    return total.hexdigest()
+
+
+def _bytes() -> Any:
     import torch
 
-    size = max(1, TOKENS_AT_ONCE // tokenizer.model_max_length)
-    parts = []
-    with torch.inference_mode():
-        for start in range(0, len(captions), size):
-            part = list(captions[start : start + size])
-            tokens = tokenizer(
-                part + [""] * (size - len(part)),
-                padding="max_length",
-                max_length=tokenizer.model_max_length,
-                truncation=True,
-                return_tensors="pt",
-            )
-            parts.append(text_encoder(tokens.input_ids.to(text_encoder.device))[0][: len(part)].float().cpu())
-        found = torch.cat(parts)
-    return found.clone()  # an inference tensor cannot be trained on
-
-
-def text_digest(folder: Path) -> str:
-    """sha256 over the tokenizer and text encoder of a folder that has them at its top or as Stable Diffusion does."""
-    if (folder / "text_encoder").is_dir():
-        return digest_of([folder_digest(folder / part) for part in ("text_encoder", "tokenizer")])
-    return folder_digest(folder)
+    return torch.uint8  # numpy has no bfloat16

@@ -117,6 +117,8 @@ def ask(manifest: Manifest, plan: Recipe, store: Store, suites: Path | None = No
 
 def _encoder(plan: Recipe) -> Weights | None:
     """The text encoder, whose tokenizer counts; a hub that is away must not stop the review of pictures."""
+    if plan.model.text_encoder is None:
+        return None
     try:
         return locate(plan.model.text_encoder)
     except ServiceUnavailable:

@@ -1,28 +1,41 @@
 """The model card that lies beside the weights."""
 
+from darkroom.diffusion.families import Family
+
 from .job import Job
 
+WORDS = {
+    "flow": "flow matching",
+    "epsilon": "predicting the noise",
+    "v": "predicting v",
+    "x0": "predicting the picture",
+}
 
-def model_card(job: Job, pictures: int) -> str:
+
+def model_card(job: Job, family: Family, kind: str, pictures: int) -> str:
     """Markdown with the front matter that model hubs read."""
-    prompt = next(iter(job.train.prompts), "a handwritten seven")
+    asked = family.asked_by == "caption"
+    tag = "text-to-image" if asked else "unconditional-image-generation"
+    prompt = f"{next(iter(job.train.prompts), 'a prompt')!r}, " if asked else ""
+    guidance = f", guidance_scale={job.sampler.guidance}" if asked else ""
+    parts = [f"`{getattr(job.model, name)}`" for name in job.parts]
+    frozen = f" Parts that were taken as they are: {', '.join(parts)}." if parts else ""
     return f"""---
 library_name: diffusers
-pipeline_tag: text-to-image
-tags: [stable-diffusion, flow-matching, darkroom]
+pipeline_tag: {tag}
+tags: [darkroom]
 ---
 
 # {job.name}
 
-A text-to-image latent diffusion model: an `AutoencoderKL`, a CLIP text encoder and a `UNet2DConditionModel`. The
-denoiser was trained from scratch by flow matching on {pictures:,} captioned pictures for {job.train.steps:,} steps of
-{job.train.batch}; the other two parts were taken as they are (`{job.model.vae}`, `{job.model.text_encoder}`).
+A `{family.pipeline}`. {family.describe()[:1].upper() + family.describe()[1:]} was trained from scratch by {WORDS[kind]}
+on {pictures:,} pictures for {job.train.steps:,} steps of {job.train.batch}.{frozen}
 
 ```python
 from diffusers import DiffusionPipeline
 
 pipeline = DiffusionPipeline.from_pretrained("this folder")
-picture = pipeline({prompt!r}, num_inference_steps=20, guidance_scale=1.0).images[0]
+picture = pipeline({prompt}num_inference_steps={job.sampler.steps}{guidance}).images[0]
 ```
 
 Made by darkroom; seed {job.seed}, data `{job.digests["shards"][:12]}`.

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,48 @@ from darkroom.store import file_digest, write_json
 if TYPE_CHECKING:
     import torch
 
+    from .methods import Player
+
 KEEP = 2  # the newest and the one before it, should the newest prove damaged
+
+
+def state(players: "Sequence[Player]") -> "dict[str, dict[str, torch.Tensor]]":
+    """All that changes while players train, in named groups of tensors."""
+    groups: dict[str, dict[str, torch.Tensor]] = {}
+    for player in players:
+        groups[player.name] = {name: value.detach() for name, value in player.parameters.items()}
+        groups[f"{player.name}-buffers"] = dict(player.module.named_buffers())
+        groups[f"{player.name}-ema"] = player.ema.average if player.ema is not None else {}
+        groups[f"{player.name}-optimizer"] = optimizer_tensors(player.optimizer)
+    return {name: group for name, group in groups.items() if group}
+
+
+def restore(players: "Sequence[Player]", groups: "dict[str, dict[str, torch.Tensor]]") -> None:
+    """Put players where :func:`state` found them."""
+    import torch
+
+    with torch.no_grad():
+        for player in players:
+            places = {"": player.parameters, "-buffers": dict(player.module.named_buffers())}
+            if player.ema is not None:
+                places["-ema"] = player.ema.average
+            for suffix, tensors in places.items():
+                saved = groups.get(player.name + suffix, {})
+                for name, value in tensors.items():
+                    value.copy_(saved[name])
+            restore_optimizer(player.optimizer, groups.get(f"{player.name}-optimizer", {}))
+
+
+def room(players: "Sequence[Player]") -> int:
+    """Bytes that training needs: weights, averages and two moments in each checkpoint that is kept and in one being
+    written, and the finished model.
+    """
+    total = 0
+    for player in players:
+        size = sum(value.numel() * value.element_size() for value in player.parameters.values())
+        whole = sum(value.numel() * value.element_size() for value in player.module.parameters())
+        total += size * 4 * (KEEP + 1) + whole
+    return total
 
 
 def save(work: Path, step: int, tensors: "dict[str, dict[str, torch.Tensor]]") -> None:

@@ -20,8 +20,7 @@ class Job:
     model: Model
     sampler: Sampler
     shards: Path
-    vae: Path
-    text_encoder: Path
+    parts: dict[str, Path]  # folders of frozen parts, by their names in the recipe
     device: str
     reserve: int
     digests: dict[str, str]
@@ -33,7 +32,8 @@ class Job:
             "model": self.model.model_dump(mode="json"),
             "sampler": self.sampler.model_dump(mode="json"),
         }
-        write_json(work / FILE, {key: str(value) if isinstance(value, Path) else value for key, value in plain.items()})
+        parts = {name: str(path) for name, path in self.parts.items()}
+        write_json(work / FILE, plain | {"shards": str(self.shards), "parts": parts})
 
     @classmethod
     def read(cls, work: Path) -> "Job":
@@ -46,5 +46,5 @@ class Job:
                 "model": Model.model_validate(plain["model"]),
                 "sampler": Sampler.model_validate(plain["sampler"]),
             }
-            | {key: Path(plain[key]) for key in ("shards", "vae", "text_encoder")}
+            | {"shards": Path(plain["shards"]), "parts": {name: Path(path) for name, path in plain["parts"].items()}}
         )

@@ -16,11 +16,12 @@ from darkroom.errors import DarkroomError
 from darkroom.recipe import Recipe
 from darkroom.stages import stage_digest
 from darkroom.store import Store, write_json
-from darkroom.weights.locate import Weights, locate
+from darkroom.weights.locate import Weights
 
 from . import checkpoints
 from .events import FILE, Tail
 from .job import Job
+from .parts import PARTS, parts
 
 Follow = Callable[[Path, list[dict[str, Any]]], None]
 POLL_SECONDS = 0.25
@@ -29,12 +30,7 @@ GRACE_SECONDS = 6.0  # to save and end; Ctrl-C promises ten
 
 def checkpoint_digest(shards: Shards, plan: Recipe) -> str:
     """The digest that training this plan on these shards will have."""
-    return stage_digest("checkpoint", _fields(plan), _inputs(shards, *parts(plan)), plan.seed)
-
-
-def parts(plan: Recipe) -> tuple[Weights, Weights]:
-    """(autoencoder, text encoder) of a plan; raises what :func:`locate` raises."""
-    return locate(plan.model.vae), locate(plan.model.text_encoder)
+    return stage_digest("checkpoint", _fields(plan), _inputs(shards, parts(plan)), plan.seed)
 
 
 def train(
@@ -51,12 +47,12 @@ def train(
     Raises what the trainer ran into, and
     :class:`Interrupted` (after the trainer saved) when interrupted from the keyboard.
     """
-    vae, text_encoder = parts(plan)
-    inputs = _inputs(shards, vae, text_encoder)
+    frozen = parts(plan)
+    inputs = _inputs(shards, frozen)
     digest = stage_digest("checkpoint", _fields(plan), inputs, plan.seed)
 
     def build(work: Path) -> dict[str, Any]:
-        store.need_room(room_needed(vae, text_encoder), "training")
+        store.need_room(room_needed(frozen), "training")
         Job(
             name=plan.name,
             seed=plan.seed,
@@ -64,8 +60,7 @@ def train(
             model=plan.model,
             sampler=plan.evaluate.sampler,
             shards=shards.path,
-            vae=vae.path,
-            text_encoder=text_encoder.path,
+            parts={name: weights.path for name, weights in frozen.items()},
             device=device,
             reserve=store.reserve,
             digests={"shards": shards.digest},
@@ -88,23 +83,23 @@ def unfinished(store: Store, digest: str) -> list[str]:
     return sorted(name for path in found if (name := path.name.removeprefix("checkpoint-")) != digest)
 
 
-def room_needed(vae: Weights, text_encoder: Weights) -> int:
+def room_needed(frozen: dict[str, Weights]) -> int:
     """Bytes below which training does not start: the frozen parts of the pipeline, and some for grids and events.
 
     The trainer itself, which knows the denoiser's size, asks again before its first step.
     """
-    frozen = sum(
-        path.stat().st_size for weights in (vae, text_encoder) for path in weights.path.rglob("*") if path.is_file()
-    )
-    return frozen + 50_000_000
+    files = (path for weights in frozen.values() for path in weights.path.rglob("*") if path.is_file())
+    return sum(path.stat().st_size for path in files) + 50_000_000
 
 
-def _inputs(shards: Shards, vae: Weights, text_encoder: Weights) -> dict[str, str]:
-    return {"shards": shards.digest, "vae": vae.sha256, "text_encoder": text_encoder.sha256}
+def _inputs(shards: Shards, frozen: dict[str, Weights]) -> dict[str, str]:
+    return {"shards": shards.digest, **{name: weights.sha256 for name, weights in frozen.items()}}
 
 
 def _fields(plan: Recipe) -> dict[str, Any]:
-    return {"train": plan.train.digest_fields(), "unet": plan.model.unet.digest_fields()}
+    model = plan.model.digest_fields()
+    shape = {name: value for name, value in model.items() if name not in PARTS}  # which parts, their digests say
+    return {"train": plan.train.digest_fields(), "unet": plan.model.unet.digest_fields(), **shape}
 
 
 def _run(work: Path, follow: Follow) -> None:

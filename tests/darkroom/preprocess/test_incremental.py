@@ -11,6 +11,7 @@ import torch
 from darkroom.artifacts import Shards
 from darkroom.devices import prepare
 from darkroom.preprocess import latents, shards
+from darkroom.preprocess.latents import Latents
 from darkroom.preprocess.pictures import fitted
 from darkroom.preprocess.shards import load_parts, preprocess, read_index
 from darkroom.preprocess.variants import variant
@@ -54,7 +55,7 @@ def contents(made: Shards) -> dict[str, bytes]:
 
 
 def test_no_row_is_lost_over_buckets(rows, checked_of, store: Store) -> None:
-    made = preprocess(checked_of(rows), BUCKETS, VAE, 1, store)
+    made = preprocess(checked_of(rows), BUCKETS, Latents(VAE), 1, store)
     content = read_index(made)
     by_id = {row["id"]: row for row in rows}
     seen = []
@@ -77,7 +78,7 @@ def test_no_row_is_lost_over_buckets(rows, checked_of, store: Store) -> None:
 
 
 def test_variants_are_rows_of_the_training_side_alone(rows, checked_of, store: Store) -> None:
-    made = preprocess(checked_of(rows), VARIED, VAE, 1, store)
+    made = preprocess(checked_of(rows), VARIED, Latents(VAE), 1, store)
     numbers: dict[str, Counter[int]] = {}
     for side in ("train", "validation"):
         for tensors, records in load_parts(made, side):
@@ -93,11 +94,11 @@ def test_variants_are_rows_of_the_training_side_alone(rows, checked_of, store: S
 
 
 def test_one_picture_more_is_one_call_of_the_encoder(rows, noise, checked_of, store: Store, encoded: Counting) -> None:
-    before = contents(preprocess(checked_of(rows), BUCKETS, VAE, 1, store))
+    before = contents(preprocess(checked_of(rows), BUCKETS, Latents(VAE), 1, store))
     assert sum(encoded.rows) == len(rows)
     encoded.rows.clear()
     more = [*rows, noise(100, (40, 20))]
-    after = contents(preprocess(checked_of(more), BUCKETS, VAE, 1, store))
+    after = contents(preprocess(checked_of(more), BUCKETS, Latents(VAE), 1, store))
     assert encoded.rows == [1]
     changed = {name.split(".")[0] for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
     assert len(changed) == 1
@@ -105,14 +106,14 @@ def test_one_picture_more_is_one_call_of_the_encoder(rows, noise, checked_of, st
     other = Store(store.root.parent / "other")
     (other.root / "working").parent.mkdir()
     (other.root / "working").symlink_to(store.root / "working")
-    assert contents(preprocess(checked_of(more), BUCKETS, VAE, 1, other)) == after
+    assert contents(preprocess(checked_of(more), BUCKETS, Latents(VAE), 1, other)) == after
 
 
 def test_a_new_caption_links_the_tensors_that_are_there(rows, checked_of, store: Store, encoded: Counting) -> None:
-    before = preprocess(checked_of(rows), BUCKETS, VAE, 1, store)
+    before = preprocess(checked_of(rows), BUCKETS, Latents(VAE), 1, store)
     encoded.rows.clear()
     rows[5]["caption"] = "another caption"
-    after = preprocess(checked_of(rows), BUCKETS, VAE, 1, store)
+    after = preprocess(checked_of(rows), BUCKETS, Latents(VAE), 1, store)
     assert encoded.rows == []
     for path in (before.path / "shards").glob("*.safetensors"):
         assert path.samefile(after.path / "shards" / path.name)
@@ -136,34 +137,34 @@ def test_a_killed_run_keeps_what_it_encoded(rows, checked_of, store: Store, monk
     with monkeypatch.context() as patch:
         patch.setattr(latents.Encoder, "__call__", killed)
         with pytest.raises(KeyboardInterrupt):
-            preprocess(checked_of(rows), BUCKETS, VAE, 1, store)
-    resumed = contents(preprocess(checked_of(rows), BUCKETS, VAE, 1, store))
+            preprocess(checked_of(rows), BUCKETS, Latents(VAE), 1, store)
+    resumed = contents(preprocess(checked_of(rows), BUCKETS, Latents(VAE), 1, store))
     assert sum(encoded.rows) == len(rows)
     left = {path.name for path in (store.root / "shardcache").iterdir()}
     assert len(left) == len(resumed) // 2  # no file but the shards
     other = Store(store.root.parent / "other")
     other.root.mkdir()
     (other.root / "working").symlink_to(store.root / "working")
-    assert contents(preprocess(checked_of(rows), BUCKETS, VAE, 1, other)) == resumed
+    assert contents(preprocess(checked_of(rows), BUCKETS, Latents(VAE), 1, other)) == resumed
 
 
 def test_a_lost_or_cut_cache_costs_time_alone(rows, checked_of, store: Store) -> None:
-    first = contents(preprocess(checked_of(rows), BUCKETS, VAE, 1, store))
+    first = contents(preprocess(checked_of(rows), BUCKETS, Latents(VAE), 1, store))
     files = sorted((store.root / "shardcache").iterdir())
     files[0].unlink()
     content = files[1].read_bytes()
     files[1].unlink()  # the shards are links to it
     files[1].write_bytes(content[:-7])
-    assert contents(preprocess(checked_of(rows), BUCKETS, VAE, 1, store, fresh=True)) == first
+    assert contents(preprocess(checked_of(rows), BUCKETS, Latents(VAE), 1, store, fresh=True)) == first
 
 
 def test_other_weights_or_threads_are_other_latents(
     rows, checked_of, store: Store, encoded: Counting, tmp_path: Path
 ) -> None:
     few = checked_of(rows[:8])
-    preprocess(few, BUCKETS, VAE, 1, store)
-    preprocess(few, BUCKETS, Weights("copy", VAE.path, "0" * 64), 1, store)
-    preprocess(few, BUCKETS, VAE, 2, store)
+    preprocess(few, BUCKETS, Latents(VAE), 1, store)
+    preprocess(few, BUCKETS, Latents(Weights("copy", VAE.path, "0" * 64)), 1, store)
+    preprocess(few, BUCKETS, Latents(VAE), 2, store)
     assert sum(encoded.rows) == 3 * 8
 
 
@@ -195,7 +196,7 @@ def test_what_is_encoded_is_what_the_pipeline_decodes() -> None:
 
 def test_the_index_states_what_training_gets(rows, checked_of, store: Store) -> None:
     rows = [row | {"caption": None} if number % 2 else row for number, row in enumerate(rows)]
-    made = preprocess(checked_of(rows), BUCKETS, VAE, 1, store)
+    made = preprocess(checked_of(rows), BUCKETS, Latents(VAE), 1, store)
     content = read_index(made)
     assert content["supervision"] == "partly captioned"
     assert content["captions"]["validation"] == {"with": 0, "without": 10}
@@ -203,21 +204,25 @@ def test_the_index_states_what_training_gets(rows, checked_of, store: Store) -> 
     assert content["latent_statistics"]["mean"] == [pytest.approx(float(every.mean()), abs=1e-9)]
     assert content["latent_statistics"]["std"] == [pytest.approx(float(every.std(correction=0)), abs=1e-9)]
     assert content["latent_statistics"]["scaling_factor"] == pytest.approx(0.337, abs=0.1)
-    silent = preprocess(checked_of([row | {"caption": None} for row in rows]), BUCKETS, VAE, 1, store)
+    silent = preprocess(checked_of([row | {"caption": None} for row in rows]), BUCKETS, Latents(VAE), 1, store)
     assert read_index(silent)["supervision"] == "unsupervised"
 
 
 def test_a_spread_far_from_one_is_said() -> None:
     from darkroom.preprocess.index import warnings
 
-    assert warnings([], 0.2, [1.1, 0.9], None) == []
-    (said,) = warnings([], 0.2, [4.0, 4.0], None)
+    factors = {"scaling_factor": 0.2, "shift_factor": None}
+    assert warnings([], [1.1, 0.9], Latents(VAE), factors) == []
+    (said,) = warnings([], [4.0, 4.0], Latents(VAE), factors)
     assert "standard deviation is 4" in said
     assert "scaling_factor = 0.05" in said
-    assert "shift_factor" in warnings([], 0.2, [1.0], 0.1)[0]
+    assert warnings([], [4.0, 4.0], Latents(None), factors) == [], "pixels have the spread that they have"
+    shifted = factors | {"shift_factor": 0.1}
+    assert "shift_factor" in warnings([], [1.0], Latents(VAE), shifted)[0]
+    assert warnings([], [1.0], Latents(VAE, shift=True), shifted) == []
 
 
 def test_fewer_shapes_than_asked_for_are_said(rows, checked_of, store: Store) -> None:
     plan = BUCKETS.model_copy(update={"max_bucket_aspect": 1.5})
-    said = read_index(preprocess(checked_of(rows), plan, VAE, 1, store))["warnings"]
+    said = read_index(preprocess(checked_of(rows), plan, Latents(VAE), 1, store))["warnings"]
     assert any("preprocess.buckets = 3, but only 1" in sentence for sentence in said)

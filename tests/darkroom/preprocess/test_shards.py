@@ -11,6 +11,7 @@ from PIL import Image
 
 from darkroom.artifacts import CheckedManifest, Shards
 from darkroom.errors import RecipeError
+from darkroom.preprocess.latents import Latents
 from darkroom.preprocess.shards import both_sides, load_side, preprocess, read_checked, read_index, resized
 from darkroom.recipe import Preprocess
 from darkroom.store import Store
@@ -38,7 +39,7 @@ def made(accepted_rows: Callable[..., CheckedManifest]) -> Callable[[Store, Path
 
     def make(store: Store, photos: Path) -> tuple[CheckedManifest, Shards]:
         checked = accepted_rows(photos, Store(store.root), split={"validation_share": 0.3})
-        return checked, preprocess(checked, PLAN, locate(VAE), 1, store)
+        return checked, preprocess(checked, PLAN, Latents(locate(VAE)), 1, store)
 
     return make
 

@@ -11,14 +11,14 @@ import torch
 
 from darkroom.artifacts import Checkpoint, Shards
 from darkroom.evaluation.evaluate import evaluate, metrics_of, squares
+from darkroom.preprocess.latents import Latents
 from darkroom.preprocess.shards import preprocess
-from darkroom.preprocess.texts import encode_texts
 from darkroom.recipe import Evaluate, Model, Preprocess, Sampler, Train, UNet
 from darkroom.store import Store
 from darkroom.training import checkpoints
-from darkroom.training.data import Side
 from darkroom.training.job import Job
-from darkroom.training.loop import train, validation_loss
+from darkroom.training.loop import train
+from darkroom.training.methods.denoise import Denoise
 from darkroom.weights.locate import locate
 
 VAE, TEXT = locate("builtin:digits-vae"), locate("builtin:digits-text-encoder")
@@ -53,7 +53,8 @@ def rows(noise) -> list[dict]:
 
 def job_of(shards: Shards, **fields) -> Job:
     plan = Train(steps=24, batch=4, warmup_steps=2, threads=1, checkpoint_every=10, grid_every=1000, **fields)
-    return Job("test", 0, plan, MODEL, SAMPLER, shards.path, VAE.path, TEXT.path, "cpu", 0, {"shards": shards.digest})
+    parts = {"vae": VAE.path, "text_encoder": TEXT.path}
+    return Job("test", 0, plan, MODEL, SAMPLER, shards.path, parts, "cpu", 0, {"shards": shards.digest})
 
 
 def weights(work: Path) -> bytes:
@@ -61,7 +62,7 @@ def weights(work: Path) -> bytes:
 
 
 def test_killed_and_resumed_gives_the_same_bytes(rows, checked_of, store: Store, tmp_path: Path, monkeypatch) -> None:
-    shards = preprocess(checked_of(rows), PLAN, VAE, 1, store)
+    shards = preprocess(checked_of(rows), PLAN, Latents(VAE), 1, store)
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     for work in (straight, broken):
         work.mkdir()
@@ -88,7 +89,7 @@ def test_evaluation_of_partly_captioned_and_of_silent_data(rows, checked_of, sto
         denoising_timesteps=2,
     )  # fmt: skip
     for name, some in (("partly", rows), ("silent", [row | {"caption": None} for row in rows])):
-        shards = preprocess(checked_of(some), PLAN, VAE, 1, store)
+        shards = preprocess(checked_of(some), PLAN, Latents(VAE), 1, store)
         work = tmp_path / name
         work.mkdir()
         train(job_of(shards), work)
@@ -108,17 +109,13 @@ def test_evaluation_of_partly_captioned_and_of_silent_data(rows, checked_of, sto
 
 
 def test_validation_covers_every_row_of_every_shape(rows, checked_of, store: Store) -> None:
-    from darkroom.diffusion.pipeline import load_text
-
-    shards = preprocess(checked_of(rows), PLAN, VAE, 1, store)
-    parts = load_text(TEXT.path)
-    side = Side(shards, "validation", lambda captions: encode_texts(captions, *parts))
+    shards = preprocess(checked_of(rows), PLAN, Latents(VAE), 1, store)
+    task = Denoise(job_of(shards), torch.device("cpu"))
+    side = task.validation
     assert len(side.parts) == 2
     assert sum(len(part.latents) for part in side.parts) == 8 == side.pictures
     for part in side.parts:
-        assert [caption or "" for caption in part.captions] == [
-            sorted({"", *(caption or "" for caption in side.captions)})[row] for row in part.rows.tolist()
-        ]
+        assert part.texts == [sorted({"", *side.texts})[row] for row in part.rows.tolist()]
     seen = []
 
     class Blank:
@@ -128,7 +125,8 @@ def test_validation_covers_every_row_of_every_shape(rows, checked_of, store: Sto
             seen.append(tuple(noisy.shape))
             return SimpleNamespace(sample=torch.zeros_like(noisy))
 
-    assert validation_loss(Blank(), side, 0) > 1
+    task.denoiser = Blank()
+    assert task.validate()["validation/loss"] > 1
     assert sum(shape[0] for shape in seen) == 8
     assert len({shape[2:] for shape in seen}) == 2
 

@@ -11,7 +11,9 @@ import torch
 
 from darkroom.errors import Interrupted
 from darkroom.recipe import Train
-from darkroom.training.loop import Stop, batch_rows, learning_rate
+from darkroom.training.draws import batch_rows
+from darkroom.training.optimizers import learning_rate
+from darkroom.training.stop import Stop
 
 
 def test_every_row_is_seen_once_an_epoch_whatever_the_batch() -> None:

@@ -1,5 +1,7 @@
 """The shipped encoders: many wordings reach their digit, any text is read, and the judge is not the text encoder."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,8 @@ from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from darkroom.collect import digits
 from darkroom.collect.digits import WORDINGS, caption
-from darkroom.diffusion.pipeline import embed, load_text
+from darkroom.diffusion.families import family
+from darkroom.diffusion.pipeline import load_text
 from darkroom.evaluation.features import load
 from darkroom.quality.split import side
 from darkroom.weights.locate import locate
@@ -46,7 +49,8 @@ def test_many_wordings_reach_their_digit(text: str, digit: int) -> None:
 @pytest.mark.parametrize("text", ["", "zebra 🦓", "\x00\x07", "مرحبا", "x" * 5000, "你好" * 500])
 def test_any_text_is_read(text: str) -> None:
     tokenizer, encoder = load_text(READER)
-    found = embed([text], tokenizer, encoder)
+    parts = SimpleNamespace(tokenizer=tokenizer, text_encoder=encoder)
+    found = family("stable-diffusion").encode(parts, [text])["encoder_hidden_states"]
     assert found.shape == (1, 32, encoder.config.hidden_size)
     assert torch.isfinite(found).all()
 

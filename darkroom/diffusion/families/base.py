@@ -1,0 +1,101 @@
+"""What darkroom needs to know of a kind of pipeline to train it, to judge it and to draw with it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from darkroom.recipe_training import Model
+
+from ..objectives import Kind, Objective
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Conditions = dict[str, torch.Tensor]  # each [N, ...]: what the denoiser is given beside picture and time
+Parts = Mapping[str, Path]  # folders of frozen parts by their names in the recipe: vae, text_encoder, ...
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a new denoiser is made for."""
+
+    channels: int
+    """Of the latents, or of the pixels."""
+    side: int
+    """Of the square that the finished model draws. Latent pixels."""
+    labels: tuple[str, ...] = ()
+    """The classes, for models that know classes."""
+
+
+class Family(ABC):
+    """One kind of diffusers pipeline.
+
+    Everything is asked of the pipeline itself, so that a finished model needs no recipe to be judged or drawn from.
+    """
+
+    pipeline: str
+    """The class in diffusers."""
+    denoiser: str
+    """The pipeline's attribute that is trained: ``unet`` or ``transformer``."""
+    asked_by: Literal["caption", "label", "nothing"]
+    """What its pictures are asked for by."""
+    objectives: tuple[Kind, ...] = ("flow", "epsilon", "v", "x0")
+    """What it can be trained for; the first is used from scratch."""
+    shifts_latents: bool = False
+    """Whether the pipeline adds the autoencoder's ``shift_factor`` again when it decodes."""
+
+    @abstractmethod
+    def new(self, model: Model, parts: Parts, shape: Shape, objective: Objective, seed: int, dropout: float) -> Any:
+        """A whole pipeline with frozen parts as they lie there and a new denoiser that follows from ``seed`` alone."""
+
+    @abstractmethod
+    def encode(self, pipeline: Any, texts: Sequence[str]) -> Conditions:
+        """Captions or labels -> conditions on the CPU, float32 or int64, the same for each whatever the others are.
+
+        The empty text is the unconditional branch. Called in one process at a time, without gradients.
+        """
+
+    @abstractmethod
+    def predict(self, denoiser: Any, noisy: torch.Tensor, times: torch.Tensor, given: Conditions) -> torch.Tensor:
+        """Ask the denoiser: NCHW, times as :meth:`Objective.model_times` gives them, conditions -> NCHW."""
+
+    @abstractmethod
+    def draw(
+        self, pipeline: Any, texts: Sequence[str], noise: torch.Tensor, steps: int, guidance: float
+    ) -> "list[Image.Image]":
+        """One picture for each text from its noise NCHW, through the pipeline's own call."""
+
+    def encoder_parts(self) -> tuple[str, ...]:
+        """The pipeline's attributes that :meth:`encode` asks, whose weights decide what it answers."""
+        return ()
+
+    def latent_shape(self, pipeline: Any) -> tuple[int, int, int]:
+        """CHW of the noise that a picture starts from."""
+        config = getattr(pipeline, self.denoiser).config
+        side = (config.sample_size, config.sample_size) if isinstance(config.sample_size, int) else config.sample_size
+        return (int(config.in_channels), int(side[0]), int(side[1]))
+
+    def describe(self) -> str:
+        """The denoiser in the words of a model card."""
+        return f"the `{self.denoiser}` of a `{self.pipeline}`"
+
+
+def in_calls_of(
+    size: int, texts: Sequence[str], encode: Callable[[list[str]], Conditions], filler: str = ""
+) -> Conditions:
+    """Encode texts in calls of one size, the last filled up and the surplus thrown away.
+
+    Kernels are chosen by the shape of a call: so what is made of a text depends on it alone.
+    """
+    parts: list[Conditions] = []
+    with torch.inference_mode():
+        for start in range(0, len(texts), size):
+            part = list(texts[start : start + size])
+            made = encode(part + [filler] * (size - len(part)))
+            parts.append({name: value[: len(part)].cpu() for name, value in made.items()})
+    # An inference tensor cannot be trained on: hence the clone.
+    return {name: torch.cat([part[name] for part in parts]).clone() for name in parts[0]}

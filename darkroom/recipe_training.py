@@ -1,0 +1,261 @@
+"""The sections of a recipe that say what is trained and how: ``[model]`` and ``[train]`` with all below them."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from .section import NoEffect, Section
+
+Family = Literal["stable-diffusion", "stable-diffusion-xl", "stable-diffusion-3", "flux", "dit", "unconditional"]
+
+
+class UNet(Section):
+    """Arguments of diffusers' ``UNet2DConditionModel`` and ``UNet2DModel``; the rest follows from the other parts."""
+
+    block_out_channels: tuple[int, ...] = Field((320, 640, 1280, 1280), description="Channels of each level.")
+    down_block_types: tuple[str, ...] = Field(
+        ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        description="Block classes on the way down.",
+    )
+    up_block_types: tuple[str, ...] = Field(
+        ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        description="Block classes on the way up.",
+    )
+    layers_per_block: int = Field(2, ge=1, le=8, description="Residual layers of each level.")
+    attention_heads: int = Field(8, ge=1, le=64, description="Heads of each attention layer.")
+    norm_num_groups: int = Field(32, ge=1, description="Groups of the group norms.")
+
+    @model_validator(mode="after")
+    def _levels_agree(self) -> "UNet":
+        levels = len(self.block_out_channels)
+        if {len(self.down_block_types), len(self.up_block_types)} != {levels}:
+            raise ValueError("block_out_channels, down_block_types and up_block_types must have one entry a level")
+        for channels in self.block_out_channels:
+            if channels % self.norm_num_groups or channels % self.attention_heads:
+                raise ValueError(
+                    f"block_out_channels: {channels} must be a multiple of norm_num_groups ({self.norm_num_groups}) "
+                    f"and of attention_heads ({self.attention_heads})"
+                )
+        return self
+
+
+class Transformer(Section):
+    """The shape of a diffusion transformer (DiT, Stable Diffusion 3, Flux) that is trained from scratch."""
+
+    patch_size: int = Field(2, ge=1, le=8, description="Side of a token. Latent pixels.")
+    layers: int = Field(12, ge=1, le=64, description="Transformer blocks.")
+    heads: int = Field(6, ge=1, le=64, description="Heads of each attention layer.")
+    head_width: int = Field(64, ge=8, le=256, multiple_of=8, description="Channels of each head.")
+
+
+class Model(Section):
+    """What is trained: the kind of pipeline, where its weights come from, and the shape of what is new."""
+
+    family: Family = Field("stable-diffusion", description="The kind of diffusers pipeline; see docs/methods.md.")
+    base: str | None = Field(
+        None,
+        description="Pre-trained pipeline to start from: a name on the hub, a local folder or .safetensors file, "
+        "models:/NAME/VERSION, NAME@ALIAS, or champion (this recipe's own). None: from scratch.",
+    )
+    vae: str | None = Field(
+        None,
+        description="Autoencoder: builtin:NAME, a local folder or a name on the hub. None: that of the base; for "
+        "unconditional models without a base: none, they work on pixels.",
+    )
+    text_encoder: str | None = Field(None, description="CLIP text encoder with its tokenizer: likewise.")
+    text_encoder_2: str | None = Field(None, description="The second one of Stable Diffusion XL, 3 and Flux.")
+    text_encoder_3: str | None = Field(None, description="The T5 encoder of Stable Diffusion 3; None: without.")
+    unet: UNet = Field(UNet(), description="The shape of a UNet that is trained from scratch.")
+    transformer: Transformer = Field(Transformer(), description="The shape of a transformer trained from scratch.")
+
+    @model_validator(mode="after")
+    def _parts_are_named(self) -> "Model":
+        if self.base is not None:
+            return self
+        wanted: dict[str, tuple[str, ...]] = {
+            "stable-diffusion": ("vae", "text_encoder"),
+            "stable-diffusion-xl": ("vae", "text_encoder", "text_encoder_2"),
+            "stable-diffusion-3": ("vae", "text_encoder", "text_encoder_2"),
+            "flux": ("vae", "text_encoder", "text_encoder_2"),
+            "dit": ("vae",),
+            "unconditional": (),
+        }
+        if lacking := [name for name in wanted[self.family] if getattr(self, name) is None]:
+            raise ValueError(
+                f"{' and '.join(lacking)} must be named to train {self.family} from scratch; "
+                "or name a base to start from"
+            )
+        return self
+
+
+class Objective(Section):
+    """What the denoiser learns to predict, and how its error is weighed."""
+
+    kind: Literal["flow", "epsilon", "v", "x0"] | None = Field(
+        None,
+        description="flow: velocity on straight paths; epsilon, v, x0: noise, velocity or picture on the DDPM "
+        "path. None: that of the base; from scratch flow.",
+    )
+    betas: Literal["scaled_linear", "linear", "squaredcos_cap_v2"] = Field(
+        "scaled_linear", description="Noise schedule of the DDPM path, in diffusers' names."
+    )
+    zero_terminal_snr: bool = Field(False, description="Rescale the DDPM path so that its end is noise alone.")
+    min_snr_gamma: float | None = Field(None, gt=0, description="min-SNR weighting on the DDPM path; 5 is usual.")
+    noise_offset: float = Field(0.0, ge=0, le=1, description="Noise that is constant over each channel, added to it.")
+    input_perturbation: float = Field(0.0, ge=0, le=1, description="Further noise in the input alone; 0.1 is usual.")
+    loss: Literal["mse", "huber"] = Field("mse", description="huber is less moved by outliers.")
+    huber_delta: float = Field(0.1, gt=0, description="Where the Huber loss turns from square to linear.")
+    masked: bool = Field(False, description="Weigh the error by each picture's alpha channel.")
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> "Objective":
+        if self.kind == "flow":
+            for name in ("zero_terminal_snr", "min_snr_gamma"):
+                if getattr(self, name):
+                    raise ValueError(f"{name} belongs to the DDPM path: set kind to epsilon, v or x0, or leave it out")
+        if self.zero_terminal_snr and self.kind == "epsilon":
+            raise ValueError(
+                "zero_terminal_snr cannot be learnt as epsilon, whose last step has no signal to divide by: set "
+                "kind = 'v'"
+            )
+        return self
+
+
+class Optimizer(Section):
+    """The optimiser of the trained parameters."""
+
+    name: Literal["adamw", "adafactor", "muon", "adamw8bit", "prodigy"] = Field(
+        "adamw", description="adamw8bit and prodigy are extras: pip install darkroom[optimizers]."
+    )
+    beta1: float = Field(0.9, ge=0, lt=1, description="Decay of the mean of gradients (adamw, adamw8bit, prodigy).")
+    beta2: float = Field(0.99, gt=0, lt=1, description="Decay of the mean of their squares.")
+    momentum: float = Field(0.95, ge=0, lt=1, description="Muon's momentum.")
+
+
+class Lora(Section):
+    """Low-rank adapters (train.method = "lora")."""
+
+    rank: int = Field(16, ge=1, le=1024, description="Rank of each adapter.")
+    alpha: float | None = Field(None, gt=0, description="Scale: the adapter counts alpha / rank. None: as the rank.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout at the adapters' input.")
+    dora: bool = Field(False, description="DoRA: directions by the adapter, magnitudes by a vector of their own.")
+    targets: tuple[str, ...] = Field(
+        (), description="Ends of the names of the adapted layers; empty: the attention layers of the family."
+    )
+
+
+class Prior(Section):
+    """DreamBooth's prior preservation: the base's own pictures of the class keep it from forgetting."""
+
+    prompt: str = Field(min_length=1, description="Prompt of the class, such as 'a photo of a dog'.")
+    pictures: int = Field(100, ge=1, description="Pictures of the class, drawn by the base.")
+    weight: float = Field(1.0, gt=0, description="Weight of their loss.")
+
+
+class Inversion(Section):
+    """Textual inversion (train.method = "textual-inversion"): a new word is learnt, nothing else."""
+
+    token: str = Field("<concept>", pattern=r"^\S+$", description="The new word, as prompts will write it.")
+    start: str = Field("", description="A known word that it starts from; empty: the mean of all words.")
+    vectors: int = Field(1, ge=1, le=32, description="Embeddings that the word takes.")
+
+
+class Adversary(Section):
+    """The discriminator against which an autoencoder or a distilled sampler is trained."""
+
+    weight: float = Field(0.5, ge=0, description="Weight of the adversarial loss; 0: none.")
+    start: int = Field(0, ge=0, description="First step at which it counts. Steps.")
+    channels: int = Field(64, ge=8, le=512, description="Channels of its first layer.")
+    layers: int = Field(3, ge=1, le=5, description="Strided layers; each doubles the side of the judged patches.")
+    learning_rate: float | None = Field(None, gt=0, description="None: that of the generator.")
+
+
+class Autoencoder(Section):
+    """Training of the autoencoder itself (train.method = "autoencoder"): where no base is named, of this shape."""
+
+    block_out_channels: tuple[int, ...] = Field((128, 256, 512, 512), description="Channels of each level.")
+    layers_per_block: int = Field(2, ge=1, le=8, description="Residual layers of each level.")
+    latent_channels: int = Field(4, ge=1, le=64, description="Channels of the latents.")
+    norm_num_groups: int = Field(32, ge=1, description="Groups of the group norms.")
+    kl_weight: float = Field(1e-6, ge=0, description="Weight of the divergence from a standard normal.")
+    perceptual: str | None = Field(
+        None, description="Network whose features are compared: a CLIP folder, builtin:NAME or hub name; None: none."
+    )
+    perceptual_weight: float = Field(1.0, ge=0, description="Weight of the perceptual loss.")
+
+
+class Distill(Section):
+    """Adversarial distillation (train.method = "distill") of the base into few steps."""
+
+    steps: int = Field(4, ge=1, le=8, description="Steps that the student draws in.")
+    guidance: float = Field(1.0, ge=1, description="Guidance of the teacher, which the student takes in.")
+    teacher_weight: float = Field(1.0, ge=0, description="Weight of the distance from the teacher.")
+
+
+class EarlyStop(Section):
+    """When training ends before its last step."""
+
+    patience: int = Field(ge=1, description="Validations without a better one after which training ends.")
+    least_gain: float = Field(0.0, ge=0, lt=1, description="Share by which the loss must fall to count as better.")
+
+
+class Guard(Section):
+    """What happens at a loss that is not finite or leaps."""
+
+    spike: float | None = Field(
+        10.0, gt=1, description="A step whose gradient norm is so many times its recent median is not applied."
+    )
+    retries: int = Field(2, ge=0, le=10, description="How often the last good checkpoint is gone back to.")
+    rate_factor: float = Field(0.5, gt=0, le=1, description="The rate's factor at each such return.")
+
+
+class Train(Section):
+    """The training."""
+
+    method: Literal["full", "lora", "textual-inversion", "autoencoder", "distill"] = Field(
+        "full", description="What is trained: the whole denoiser, adapters, a word, the autoencoder, a fast student."
+    )
+    steps: int = Field(ge=1, description="Optimiser steps.")
+    batch: int = Field(128, ge=1, description="Pictures a step, over all processes and parts.")
+    micro_batch: Annotated[int | None, NoEffect] = Field(
+        None, ge=1, description="Pictures computed together, for less memory; None: the whole batch."
+    )
+    learning_rate: float = Field(1e-4, gt=0, le=10, description="Peak learning rate.")
+    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="The rate after the warm-up.")
+    warmup_steps: int = Field(100, ge=0, description="Steps of linear warm-up.")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="Decoupled weight decay of weights, not of biases.")
+    clip_gradient_norm: float | None = Field(1.0, gt=0, description="Gradients are scaled to at most this norm.")
+    ema_decay: float | None = Field(0.999, ge=0, lt=1, description="Decay a step of the averaged weights; None: none.")
+    caption_dropout: float = Field(0.1, ge=0, le=1, description="Share of captions replaced by the empty one.")
+    timestep_mean: float = Field(0.0, description="Mean of logit(t), t the noise's share (flow).")
+    timestep_std: float = Field(1.0, gt=0, description="Standard deviation of logit(t) (flow).")
+    objective: Objective = Objective()
+    optimizer: Optimizer = Optimizer()
+    lora: Lora = Lora()
+    prior: Prior | None = None
+    inversion: Inversion = Inversion()
+    adversary: Adversary = Adversary()
+    autoencoder: Autoencoder = Autoencoder()
+    distill: Distill = Distill()
+    early_stop: EarlyStop | None = None
+    guard: Guard = Guard()
+    keep: Literal["last", "best"] = Field(
+        "last", description="Which weights are kept at the end: the last, or those of the best validation."
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout in the residual layers of a new UNet.")
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="What the denoiser computes in.")
+    gradient_checkpointing: Annotated[bool, NoEffect] = Field(
+        False, description="Compute activations twice instead of keeping them."
+    )
+    compile: Annotated[bool, NoEffect] = Field(False, description="Compile the denoiser with torch.compile.")
+    threads: int = Field(2, ge=1, description="CPU threads; another number gives other last bits.")
+    checkpoint_every: Annotated[int, NoEffect] = Field(100, ge=1, description="Steps between checkpoints.")
+    validate_every: Annotated[int, NoEffect] = Field(100, ge=1, description="Steps between validation losses.")
+    grid_every: Annotated[int, NoEffect] = Field(200, ge=1, description="Steps between sample grids.")
+    log_every: Annotated[int, NoEffect] = Field(10, ge=1, description="Steps between logged losses.")
+    prompts: Annotated[tuple[str, ...], NoEffect] = Field((), description="Prompts of the sample grids.")
+
+    def digest_fields(self) -> dict[str, Any]:
+        """As of every section; where validation decides which weights are kept, its interval counts too."""
+        deciding = self.early_stop is not None or self.keep == "best"
+        return super().digest_fields() | ({"validate_every": self.validate_every} if deciding else {})

@@ -1,0 +1,147 @@
+"""Training a denoiser: on each picture's latents, with noise, against what its objective says."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from darkroom.artifacts import Shards
+from darkroom.diffusion.ema import Ema
+from darkroom.diffusion.families import Shape, family
+from darkroom.diffusion.objectives import make, perturbed
+from darkroom.diffusion.pipeline import save_pipeline
+from darkroom.diffusion.sampling import draw, grid
+from darkroom.preprocess.texts import Texts
+from darkroom.randomness import generator, seed_of
+
+from .. import draws, optimizers
+from ..card import model_card
+from ..data import Data, Side
+from ..job import Job
+from .base import Batch, Loss, Method, Player
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+VALIDATION_BATCH = 256
+GRID = 16  # pictures of a sample sheet, where the recipe names no prompts
+
+
+class Denoise(Method):
+    """All weights of the denoiser are trained."""
+
+    def __init__(self, job: Job, device: torch.device) -> None:
+        super().__init__(job, device)
+        self.family = family(job.model.family)
+        shards = Shards(job.digests["shards"], job.shards)
+        self.data = Side(shards, "train", self.family.asked_by)
+        self.validation = Side(shards, "validation", self.family.asked_by)
+        labels = tuple(sorted({text for text in self.data.texts if text})) if self.family.asked_by == "label" else ()
+        shape = Shape(self.data.parts[0].latents.shape[1], self.data.latent_size, labels)
+
+        # The pipeline: frozen parts, and the denoiser between them.
+        self.objective = make(job.train.objective, job.train.objective.kind or self.family.objectives[0])
+        seed = seed_of(job.seed, "weights")
+        self.pipeline = self.family.new(job.model, job.parts, shape, self.objective, seed, job.train.dropout)
+        self.pipeline.set_progress_bar_config(disable=True)
+        encoders = [getattr(self.pipeline, name) for name in self.family.encoder_parts()]
+        texts = Texts.cached(lambda some: self.family.encode(self.pipeline, some), encoders, shards)
+        self.data.condition(texts).to(device)
+        self.validation.condition(texts).to(device)
+        self.pipeline.to(device)
+
+        self.denoiser: Any = getattr(self.pipeline, self.family.denoiser)
+        self.denoiser.to(memory_format=torch.channels_last).train()
+        parameters = dict(self.denoiser.named_parameters())
+        ema = Ema(parameters, job.train.ema_decay) if job.train.ema_decay is not None else None
+        optimizer = optimizers.build(parameters, job.train)
+        self.players = [Player("model", self.denoiser, parameters, optimizer, ema)]
+
+    @property
+    def pictures(self) -> int:
+        """Those of the training side."""
+        return self.data.pictures
+
+    def batch(self, step: int) -> Batch:
+        """Latents, noise, times and conditions of a step, whose pictures are of one shape."""
+        train, seed = self.job.train, self.job.seed
+        bucket, rows = draws.batch(tuple(len(part.latents) for part in self.data.parts), train.batch, seed, step)
+        part = self.data.parts[bucket]
+        random = generator(seed, "step", step)
+        times = self.objective.draw_times(train.batch, train.timestep_mean, train.timestep_std, random)
+        noise = torch.randn((train.batch, *part.latents.shape[1:]), generator=random)
+        drop = torch.rand(train.batch, generator=random) < train.caption_dropout
+        learnt, added = perturbed(noise, train.objective, random)
+        ids = [part.ids[row] for row in rows.tolist()]
+        rows = rows.to(self.device)
+        texts = torch.where(drop.to(self.device), 0, part.rows[rows])
+        noise = self._as_pictures(learnt)
+        tensors = {
+            "clean": part.latents[rows],
+            "noise": noise,
+            "added": noise if added is learnt else self._as_pictures(added),
+            "times": times.to(self.device),
+            **{f"given.{name}": value for name, value in part.given(texts).items()},
+        }
+        return Batch(ids, tensors)
+
+    def _as_pictures(self, noise: torch.Tensor) -> torch.Tensor:
+        return noise.to(self.device, memory_format=torch.channels_last)
+
+    def loss(self, player: Player, batch: Batch, step: int) -> Loss:
+        """The error of what is predicted, weighed as the objective says."""
+        given = batch.tensors
+        clean, noise, times = given["clean"], given["noise"], given["times"]
+        noisy = self.objective.noisy(clean, given["added"], times)
+        predicted = self.predict(noisy, times, _conditions(given))
+        return Loss(self.objective.error(predicted.float(), self.objective.target(clean, noise, times), times))
+
+    def predict(self, noisy: torch.Tensor, times: torch.Tensor, given: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Ask the denoiser, in the recipe's precision."""
+        return self.family.predict(self.denoiser, noisy, self.objective.model_times(times), given)
+
+    def validate(self) -> dict[str, float]:
+        """The mean squared error on the whole validation side, at times and noise that never change."""
+        return {"validation/loss": self.validation_loss(self.validation)}
+
+    @torch.inference_mode()
+    def validation_loss(self, side: Side) -> float:
+        """The mean squared error on a side."""
+        total, count = torch.zeros((), dtype=torch.float64), 0
+        for bucket, data in enumerate(side.parts):
+            total += self._squared_error(data, (self.job.seed,) if bucket == 0 else (self.job.seed, bucket))
+            count += data.latents.numel()
+        return float(total / count)
+
+    def _squared_error(self, data: Data, which: tuple[int, ...]) -> torch.Tensor:
+        noise = torch.randn(data.latents.shape, generator=generator(*which, "validation")).to(self.device)
+        order = torch.randperm(len(noise), generator=generator(*which, "validation times"))
+        fixed = self.objective.fixed_times(len(noise))[order]
+        total = torch.zeros((), dtype=torch.float64)
+        for rows in torch.arange(len(noise)).split(VALIDATION_BATCH):
+            clean, times = data.latents[rows], fixed[rows].to(self.device)
+            noisy = self.objective.noisy(clean, noise[rows], times)
+            predicted = self.predict(noisy, times, data.given(data.rows[rows]))
+            error = predicted - self.objective.target(clean, noise[rows], times)
+            total += error.double().square().sum().cpu()
+        return total
+
+    def sheet(self) -> "Image.Image":
+        """One picture for each of the recipe's prompts, or for some of the validation side's texts."""
+        prompts = self.job.train.prompts or self.validation.prompts(GRID)
+        if self.family.asked_by != "caption":
+            prompts = self.validation.prompts(GRID)
+        sampler = self.job.sampler.model_copy(update={"batch": len(prompts)})  # the same few every time
+        return grid(draw(self.pipeline, prompts, self.job.seed, sampler), columns=math.ceil(len(prompts) ** 0.5))
+
+    def save(self, folder: Path) -> None:
+        """An ordinary diffusers pipeline."""
+        save_pipeline(self.pipeline, folder, model_card(self.job, self.family, self.objective.kind, self.pictures))
+
+
+def _conditions(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix("given."): value for name, value in tensors.items() if name.startswith("given.")}
+
+
+METHOD = Denoise

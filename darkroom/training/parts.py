@@ -1,0 +1,18 @@
+"""The frozen parts and the base that a recipe names, found."""
+
+from darkroom.preprocess.latents import Latents
+from darkroom.recipe import Recipe
+from darkroom.weights.locate import Weights, locate
+
+PARTS = ("vae", "text_encoder", "text_encoder_2", "text_encoder_3")
+SHIFTED = ("stable-diffusion-3", "flux")  # families whose pipelines add the autoencoder's shift_factor again
+
+
+def parts(plan: Recipe) -> dict[str, Weights]:
+    """The weights that a plan names, by the names of its fields; raises what :func:`locate` raises."""
+    return {name: locate(value) for name in PARTS if (value := getattr(plan.model, name)) is not None}
+
+
+def latents_of(plan: Recipe) -> Latents:
+    """How the pictures of a plan become what its denoiser sees."""
+    return Latents(locate(plan.model.vae) if plan.model.vae else None, plan.model.family in SHIFTED)
