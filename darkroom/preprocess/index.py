@@ -48,7 +48,11 @@ def content(
         "sides": {side: int((rows["split"] == side).sum()) for side in SIDES},
         "captions": captions,
         "supervision": "partly captioned" if given and missing else "captioned" if given else "unsupervised",
-        "warnings": [*fewer(plan, among), *(warnings(buckets, latents["std"], encoding, scaling))],
+        "warnings": [
+            *fewer(plan, among),
+            *warnings(buckets, latents["std"], encoding, scaling),
+            *_unmasked(rows, encoding),
+        ],
     }
 
 
@@ -121,6 +125,12 @@ def _bucket(rows: "pd.DataFrame", shape: Shape) -> dict[str, Any]:
 def _captions(rows: "pd.DataFrame") -> dict[str, int]:
     given = int((rows["caption"].fillna("").astype(str) != "").sum())
     return {"with": given, "without": len(rows) - given}
+
+
+def _unmasked(rows: "pd.DataFrame", encoding: Latents) -> list[str]:
+    if not encoding.masks or (rows["alpha"] > 0).any():
+        return []
+    return ["train.objective.masked does nothing here: no picture has a transparent part"]
 
 
 def _words(encoding: Latents) -> str:

@@ -20,11 +20,14 @@ class Latents:
     vae: Weights | None
     shift: bool = False
     """Whether the autoencoder's ``shift_factor`` is subtracted."""
+    masks: bool = False
+    """Whether shards have each picture's alpha channel beside its latents."""
 
     @property
     def digest(self) -> str:
         """What decides the latents, besides the pixels."""
-        return "pixels" if self.vae is None else self.vae.sha256 + ("-shifted" if self.shift else "")
+        name = "pixels" if self.vae is None else self.vae.sha256
+        return name + ("-shifted" if self.shift else "") + ("-masks" if self.masks else "")
 
 
 class Encoder:

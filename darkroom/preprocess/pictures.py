@@ -11,10 +11,9 @@ from .variants import PLAIN, Variant, recoloured
 
 
 def fitted(working_copy: Path, shape: Shape, how: Variant = PLAIN) -> np.ndarray:
-    """A working copy -> 3HW uint8 of ``shape``: the largest centred cut of its aspect, or the variant's cut.
+    """A working copy -> 3HW uint8 of ``shape``, as :func:`fitted_pixels` makes it.
 
-    Shrinks by area averages (OpenCV, 38 to 45 dB from Lanczos at a third of its time) and enlarges by cubic curves
-    (Pillow, which antialiases too). Raises :class:`DarkroomError` when the copy is gone or damaged.
+    Raises :class:`DarkroomError` when the copy is gone or damaged.
     """
     import cv2
 
@@ -22,6 +21,17 @@ def fitted(working_copy: Path, shape: Shape, how: Variant = PLAIN) -> np.ndarray
     rgb = cv2.imread(str(working_copy), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     if rgb is None:
         raise DarkroomError(f"the working copy {working_copy} is gone or damaged: run again with --fresh check")
+    return fitted_pixels(rgb, shape, how)
+
+
+def fitted_pixels(rgb: np.ndarray, shape: Shape, how: Variant = PLAIN) -> np.ndarray:
+    """HW3 uint8 -> 3HW uint8 of ``shape``: the largest centred cut of its aspect, or the variant's cut.
+
+    Shrinks by area averages (OpenCV, 38 to 45 dB from Lanczos at a third of its time) and enlarges by cubic curves
+    (Pillow, which antialiases too).
+    """
+    import cv2
+
     height, width = shape
     left, top, right, bottom = window(rgb.shape[1], rgb.shape[0], shape, how)
     if right - left >= width and bottom - top >= height:

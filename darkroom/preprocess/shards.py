@@ -11,11 +11,12 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from darkroom.artifacts import CheckedManifest, Shards
+from darkroom.collect.keep import picture_path
 from darkroom.errors import RecipeError
 from darkroom.quality.picture import working_path
 from darkroom.recipe import Preprocess
@@ -25,6 +26,7 @@ from darkroom.store import Store, digest_of, write_json
 from . import index
 from .buckets import Shape, assign, name_of, shapes
 from .latents import ROWS, Encoder, Latents, group
+from .masks import mask
 from .pictures import fitted, resized
 from .rowcache import PACK, Place, RowCache
 from .variants import Variant, caption_of, variant
@@ -47,6 +49,7 @@ class Row:
     key: str
     working: str
     how: Variant
+    transparent: str | None = None  # the picture's id, where its alpha channel is wanted and not all opaque
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def preprocess(
         encoder = Encoder(latents, threads, device)
         (work / "shards").mkdir()
         with RowCache(store.root, CACHE) as cache:
-            fill(planned, cache, store, encoder, threads, progress)
+            fill(planned, cache, store, encoder, latents.masks, threads, progress)
             for shard in planned:
                 place = work / "shards" / shard.name
                 _link(cache.path(shard.tensors), place.with_suffix(".safetensors"))
@@ -171,7 +174,7 @@ def lay_out(
     rows: "pd.DataFrame", plan: Preprocess, among: tuple[Shape, ...], latents: Latents, threads: int
 ) -> Iterator[Shard]:
     """The shards of rows with a ``bucket`` each: by side, shape and the first digits of the id, in this order."""
-    names = ["row_id", "id", "caption", "label", "split", "bucket", "working"]
+    names = ["row_id", "id", "caption", "label", "split", "bucket", "working", "alpha"]
     table = rows.sort_values(["split", "bucket"], kind="stable")[names].astype(object)  # once, as it is slow in parts
     table = table.where(table.notna(), None)
     context = {shape: digest_of([ROWS, "float32", latents.digest, threads, list(shape)]) for shape in among}
@@ -184,10 +187,11 @@ def lay_out(
         for row in some:
             picture_id, working = row["id"], row["working"]
             record = {name: row[name] for name in ("row_id", "id", "caption", "label")}
+            transparent = picture_id if latents.masks and (row["alpha"] or 0) > 0 else None
             for number in range(plan.augment.variants if side == "train" else 1):
                 how = variant(picture_id, number, plan.augment)
                 key = hashlib.sha256(f"{context[shape]}:{working}:{how.transform()}".encode()).hexdigest()
-                made.append(Row(key, working, how))
+                made.append(Row(key, working, how, transparent))
                 caption = caption_of(row["caption"], picture_id, number, plan.augment)
                 records.append({**record, "caption": caption, **how.record()})
         name = f"{side}-{prefix}" if len(among) == 1 else f"{side}-{name_of(shape)}-{prefix}"
@@ -195,7 +199,13 @@ def lay_out(
 
 
 def fill(
-    planned: list[Shard], cache: RowCache, store: Store, encoder: Encoder, threads: int, progress: Progress
+    planned: list[Shard],
+    cache: RowCache,
+    store: Store,
+    encoder: Encoder,
+    masks: bool,
+    threads: int,
+    progress: Progress,
 ) -> None:
     """Have the tensors of every shard in the cache; what no earlier run made is decoded and encoded, shape by shape.
 
@@ -218,7 +228,7 @@ def fill(
         if len(missing) < AT_ONCE and position < len(planned):
             continue
         new: dict[str, Place] = {}
-        for made in _make(missing, cache, store, encoder, threads):
+        for made in _make(missing, cache, store, encoder, masks, threads):
             new |= made
             progress(min(total, done + len(new)), total)
         for waiting, known in window:
@@ -233,7 +243,7 @@ def fill(
 
 
 def _make(
-    missing: dict[str, tuple[Shape, Row]], cache: RowCache, store: Store, encoder: Encoder, threads: int
+    missing: dict[str, tuple[Shape, Row]], cache: RowCache, store: Store, encoder: Encoder, masks: bool, threads: int
 ) -> Iterator[dict[str, Place]]:
     """Decode and encode rows, some at a time, each time keeping what was made."""
     from concurrent.futures import ThreadPoolExecutor
@@ -252,7 +262,14 @@ def _make(
                 pictures = pool.map(fitted, copies, [shape] * len(some), [row.how for row in some])
                 pixels = np.stack(list(pictures))
                 latents = encoder(torch.from_numpy(pixels)).contiguous().numpy()
-                yield cache.add([row.key for row in some], {"pixels": pixels, "latents": latents})
+                columns = {"pixels": pixels, "latents": latents}
+                if masks:
+                    originals = [picture_path(store, row.transparent) if row.transparent else None for row in some]
+                    made = pool.map(
+                        mask, originals, repeat(shape), [row.how for row in some], repeat(latents.shape[2:])
+                    )
+                    columns["mask"] = np.stack(list(made))
+                yield cache.add([row.key for row in some], columns)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -22,6 +22,7 @@ class Data:
     def __init__(self, tensors: dict[str, torch.Tensor], ids: list[str], texts: list[str]) -> None:
         self.pixels = tensors.get("pixels", torch.empty(0))  # uint8 N3HW
         self.latents = tensors["latents"].contiguous(memory_format=torch.channels_last)
+        self.masks = tensors.get("mask")  # uint8 N1hw, 255 where a picture counts
         self.ids, self.texts = ids, texts
         self.rows = torch.zeros(len(texts), dtype=torch.int64)
         self.conditions: dict[str, torch.Tensor] = {}
@@ -37,10 +38,13 @@ class Side:
     ``asked`` says what a row's text is: its caption, its label, or nothing.
     """
 
-    def __init__(self, shards: Shards, side: str, asked: Asked = "caption", pixels: bool = False) -> None:
+    def __init__(
+        self, shards: Shards, side: str, asked: Asked = "caption", pixels: bool = False, masks: bool = False
+    ) -> None:
         content = read_index(shards)
         self.parts: list[Data] = []
-        for tensors, rows in load_parts(shards, side, ("pixels", "latents") if pixels else ("latents",)):
+        names = ("latents", *(("pixels",) if pixels else ()), *(("mask",) if masks else ()))
+        for tensors, rows in load_parts(shards, side, names):
             texts = ["" if asked == "nothing" else row[asked] or "" for row in rows]
             self.parts.append(Data(tensors, [row["id"] for row in rows], texts))
         self.texts = [text for part in self.parts for text in part.texts]

@@ -15,4 +15,5 @@ def parts(plan: Recipe) -> dict[str, Weights]:
 
 def latents_of(plan: Recipe) -> Latents:
     """How the pictures of a plan become what its denoiser sees."""
-    return Latents(locate(plan.model.vae) if plan.model.vae else None, plan.model.family in SHIFTED)
+    vae = locate(plan.model.vae) if plan.model.vae else None
+    return Latents(vae, plan.model.family in SHIFTED, plan.train.objective.masked)

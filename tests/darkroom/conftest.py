@@ -37,6 +37,7 @@ def noise_row(store: Store, number: int, size: tuple[int, int], **fields: Any) -
         "bytes": path.stat().st_size,
         "width": width,
         "height": height,
+        "alpha": 0.0,
         "working": identity,
         "converted": [],
         "split": "validation" if number % 4 == 3 else "train",

@@ -35,7 +35,7 @@ class Denoise(Method):
         super().__init__(job, device)
         self.family = family(job.model.family)
         shards = Shards(job.digests["shards"], job.shards)
-        self.data = Side(shards, "train", self.family.asked_by)
+        self.data = Side(shards, "train", self.family.asked_by, masks=job.train.objective.masked)
         self.validation = Side(shards, "validation", self.family.asked_by)
         labels = tuple(sorted({text for text in self.data.texts if text})) if self.family.asked_by == "label" else ()
         shape = Shape(self.data.parts[0].latents.shape[1], self.data.latent_size, labels)
@@ -84,6 +84,8 @@ class Denoise(Method):
             "times": times.to(self.device),
             **{f"given.{name}": value for name, value in part.given(texts).items()},
         }
+        if part.masks is not None:
+            tensors["mask"] = part.masks[rows.cpu()].to(self.device).float() / 255
         return Batch(ids, tensors)
 
     def _as_pictures(self, noise: torch.Tensor) -> torch.Tensor:
@@ -95,7 +97,8 @@ class Denoise(Method):
         clean, noise, times = given["clean"], given["noise"], given["times"]
         noisy = self.objective.noisy(clean, given["added"], times)
         predicted = self.predict(noisy, times, _conditions(given))
-        return Loss(self.objective.error(predicted.float(), self.objective.target(clean, noise, times), times))
+        target = self.objective.target(clean, noise, times)
+        return Loss(self.objective.error(predicted.float(), target, times, given.get("mask")))
 
     def predict(self, noisy: torch.Tensor, times: torch.Tensor, given: dict[str, torch.Tensor]) -> torch.Tensor:
         """Ask the denoiser, in the recipe's precision."""
