@@ -1,0 +1,104 @@
+"""Killed at any moment, the trainer ends in the same bytes as one that never was."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from darkroom.artifacts import Shards
+from darkroom.preprocess.latents import Latents
+from darkroom.preprocess.shards import preprocess
+from darkroom.randomness import generator
+from darkroom.recipe import Model, Preprocess, Sampler, Train, UNet
+from darkroom.store import Store
+from darkroom.training import checkpoints
+from darkroom.training.job import Job
+from darkroom.weights.locate import locate
+
+VAE, TEXT = locate("builtin:digits-vae"), locate("builtin:digits-text-encoder")
+UNET = UNet(
+    block_out_channels=(16, 16),
+    down_block_types=("DownBlock2D", "DownBlock2D"),
+    up_block_types=("UpBlock2D", "UpBlock2D"),
+    layers_per_block=1,
+    attention_heads=2,
+    norm_num_groups=8,
+)
+STEPS = 120
+
+
+@pytest.fixture
+def job(noise, checked_of, store: Store) -> Job:
+    rows = [noise(number, (20, 20), caption=f"n {number}" if number % 2 else None) for number in range(24)]
+    shards: Shards = preprocess(checked_of(rows), Preprocess(size=16), Latents(VAE), 1, store)
+    plan = Train(steps=STEPS, batch=4, warmup_steps=2, threads=1, checkpoint_every=7, validate_every=11, grid_every=50)
+    model = Model(vae="builtin:digits-vae", text_encoder="builtin:digits-text-encoder", unet=UNET)
+    parts = {"vae": VAE.path, "text_encoder": TEXT.path}
+    return Job("test", 0, plan, model, Sampler(steps=2, batch=4), shards.path, parts, "cpu", 0, {"shards": "d"})
+
+
+@pytest.fixture
+def begin(job: Job) -> Callable[[Path], "subprocess.Popen[bytes]"]:
+    def begin(work: Path) -> "subprocess.Popen[bytes]":
+        work.mkdir(exist_ok=True)
+        job.write(work)
+        with (work / "log").open("ab") as log:
+            return subprocess.Popen([sys.executable, "-m", "darkroom.training", str(work)], stdout=log, stderr=log)
+
+    return begin
+
+
+def result(work: Path) -> str:
+    """The digest of all files of the finished pipeline."""
+    total = hashlib.sha256()
+    for path in sorted(path for path in (work / "pipeline").rglob("*") if path.is_file()):
+        total.update(path.relative_to(work).as_posix().encode() + path.read_bytes())
+    return total.hexdigest()
+
+
+def kill_and_resume(begin: Callable[[Path], "subprocess.Popen[bytes]"], tmp_path: Path, kills: int) -> list[int]:
+    """Kill a training so many times, at moments spread over a whole one; returns the steps it resumed from."""
+    started = time.monotonic()
+    assert begin(tmp_path / "straight").wait() == 0, (tmp_path / "straight/log").read_text()
+    whole, expected = time.monotonic() - started, result(tmp_path / "straight")
+    resumed, turn, done = [], 0, 0
+    while done < kills:
+        work = tmp_path / f"killed-{turn}"
+        trainer = begin(work)
+        # From the first import to the last file; a training that ends before its kill is compared, and another begun.
+        delay = whole * torch.rand((), generator=generator("moment", kills, done, turn)).item()
+        try:
+            trainer.wait(delay)
+        except subprocess.TimeoutExpired:
+            os.kill(trainer.pid, signal.SIGKILL)
+            trainer.wait()
+            done += 1
+            resumed += [int(found[0].name.removeprefix("step-")) for found in [checkpoints.found(work)] if found]
+            continue
+        assert trainer.returncode == 0, (work / "log").read_text()
+        assert result(work) == expected
+        turn += 1
+    work = tmp_path / f"killed-{turn}"
+    assert begin(work).wait() == 0, (work / "log").read_text()
+    assert result(work) == expected
+    return resumed
+
+
+@pytest.mark.timeout(600)
+def test_killed_a_few_times_it_ends_in_the_same_bytes(begin, tmp_path: Path) -> None:
+    kill_and_resume(begin, tmp_path, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_killed_fifty_times_it_ends_in_the_same_bytes(begin, tmp_path: Path) -> None:
+    resumed = kill_and_resume(begin, tmp_path, 50)
+    assert len(set(resumed)) >= 5, "kills fell into the training itself, and not only into its start"
+    print(f"kills after which a checkpoint was there: {len(resumed)} of 50, at steps {sorted(set(resumed))}")
