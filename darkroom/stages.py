@@ -33,7 +33,7 @@ STAGES = {
     "checked": Stage(2, ("quality/*.py",)),
     "shards": Stage(2, ("preprocess/*.py", *SHARED)),
     "checkpoint": Stage(2, ("training/*.py", "diffusion/*.py", "preprocess/texts.py", *SHARED)),
-    "evaluation": Stage(2, ("evaluation/*.py", "diffusion/*.py", "training/data.py", *ENCODING, *SHARED)),
+    "evaluation": Stage(3, ("evaluation/*.py", "diffusion/*.py", "training/data.py", *ENCODING, *SHARED)),
     "reference": Stage(2, ("evaluation/features.py", "evaluation/evaluate.py")),
     "verdict": Stage(1, ("evaluation/verdict.py",)),
 }

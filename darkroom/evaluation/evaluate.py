@@ -193,8 +193,10 @@ def _measure(
     from darkroom.preprocess.texts import Texts
     from darkroom.training.data import Side
 
+    from .copies import copying
     from .features import folder_features, frechet_at_equal_count, identity, load
-    from .measures import clip_scores, denoising_errors, nearest_distances
+    from .measures import clip_scores, denoising_errors
+    from .sets import compared
 
     # The reference first: it may fail, and it is cheap.
     real = load_file(reference(shards, plan, store, threads, device).path / "features.safetensors")
@@ -226,6 +228,7 @@ def _measure(
     distance = frechet_at_equal_count(features, real["validation"])
     floor = float(np.mean([frechet_at_equal_count(one[:count], real["validation"]) for one in real["train"]]))
     metrics = {measure: distance, f"{measure}_train": floor, f"{measure}_ratio": distance / max(floor, TINY)}
+    metrics |= compared(features, real["validation"], prompts, data.texts, measure)
 
     # Whether the pictures are what was asked for, where something was.
     asked = [place for place, prompt in enumerate(prompts) if prompt]
@@ -239,17 +242,13 @@ def _measure(
     write_json(work / "notes.json", notes(score_name, len(asked), count))
 
     # Whether they are copies: nearness to training pictures, beside that of held-out ones.
-    known = [squares(tensors["pixels"], data.size).numpy() for tensors, _ in load_parts(shards, "train", ("pixels",))]
-    training = np.concatenate(known)
+    known = [
+        (squares(tensors["pixels"], data.size), rows) for tensors, rows in load_parts(shards, "train", ("pixels",))
+    ]
+    training = np.concatenate([pixels.numpy() for pixels, _ in known])
     drawn = np.stack([np.asarray(picture.convert("RGB")).transpose(2, 0, 1) for picture in pictures])
     held = np.concatenate([squares(part.pixels, data.size).numpy() for part in data.parts])
-    held_out = float(np.median(nearest_distances(held, training)))
-    nearest = float(np.median(nearest_distances(drawn, training)))
-    metrics |= {
-        "nearest_train": nearest,
-        "nearest_train_validation": held_out,
-        "nearest_ratio": nearest / max(held_out, TINY),
-    }
+    metrics |= copying(drawn, held, training, [row["id"] for _, rows in known for row in rows], work)
 
     return metrics | denoising_errors(pipeline, data.parts, plan.noise_seed, plan.denoising_timesteps)
 

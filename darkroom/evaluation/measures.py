@@ -1,4 +1,4 @@
-"""Measures beside the distances: CLIP score, errors of denoising, and nearness to the training pictures."""
+"""Measures beside the distances: the CLIP score and the errors of denoising."""
 
 import itertools
 from collections.abc import Sequence
@@ -77,15 +77,3 @@ def denoising_errors(pipeline: Any, data: Sequence[Data], seed: int, timesteps: 
         "denoising_mae": absolute / count,
         "denoising_r2": 1 - squared / (total_square - total**2 / count),
     }
-
-
-def nearest_distances(pictures: np.ndarray, training: np.ndarray, block: int = 256) -> np.ndarray:
-    """Euclidean distance of each picture to the nearest training picture, [N]; both [*, 3, H, W] in [0, 255]."""
-    flat = training.reshape(len(training), -1).astype(np.float64)
-    norms = (flat**2).sum(axis=1)
-    found = []
-    for start in range(0, len(pictures), block):
-        part = pictures[start : start + block].reshape(-1, flat.shape[1]).astype(np.float64)
-        squares = (part**2).sum(axis=1)[:, None] + norms - 2 * part @ flat.T
-        found.append(np.sqrt(np.maximum(squares.min(axis=1), 0)))
-    return np.concatenate(found)

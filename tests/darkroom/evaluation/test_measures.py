@@ -1,13 +1,12 @@
-"""Errors of denoising and nearness to the training pictures."""
+"""Errors of denoising."""
 
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 
 from darkroom.diffusion.objectives import make
-from darkroom.evaluation.measures import denoising_errors, nearest_distances
+from darkroom.evaluation.measures import denoising_errors
 from darkroom.recipe_training import Objective
 from darkroom.training.data import Data
 
@@ -57,13 +56,3 @@ def test_known_errors_are_measured(kind: str) -> None:
     # Predicting nothing leaves about all of the variance: R² near zero.
     blank = denoising_errors(StableDiffusionPipeline(held.latents, kind, 0, 0), [held], 0, 4)
     assert blank["denoising_r2"] == pytest.approx(0, abs=0.02)
-
-
-def test_the_nearest_training_picture() -> None:
-    random = np.random.default_rng(0)
-    training = random.integers(0, 256, (50, 3, 4, 4), dtype=np.uint8)
-    pictures = np.concatenate([training[7:8], random.integers(0, 256, (9, 3, 4, 4), dtype=np.uint8)])
-    found = nearest_distances(pictures, training, block=4)
-    differences = pictures[:, None].astype(float) - training[None].astype(float)
-    np.testing.assert_allclose(found, np.sqrt((differences**2).sum((2, 3, 4))).min(1), atol=1e-4)
-    assert found[0] == 0
