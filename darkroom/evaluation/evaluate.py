@@ -242,10 +242,8 @@ def _measure(
     write_json(work / "notes.json", notes(score_name, len(asked), count))
 
     # Whether they are copies: nearness to training pictures, beside that of held-out ones.
-    known = [
-        (squares(tensors["pixels"], data.size), rows) for tensors, rows in load_parts(shards, "train", ("pixels",))
-    ]
-    training = np.concatenate([pixels.numpy() for pixels, _ in known])
+    known = load_parts(shards, "train", ("pixels",))
+    training = np.concatenate([squares(tensors["pixels"], data.size).numpy() for tensors, _ in known])
     drawn = np.stack([np.asarray(picture.convert("RGB")).transpose(2, 0, 1) for picture in pictures])
     held = np.concatenate([squares(part.pixels, data.size).numpy() for part in data.parts])
     metrics |= copying(drawn, held, training, [row["id"] for _, rows in known for row in rows], work)

@@ -80,7 +80,7 @@ def write(
         suspects=_inline(shown.read_bytes()) if (shown := evaluation.path / "suspects.png").is_file() else None,
         curve=_inline(_curve(checkpoint)),
         last=_last_values(checkpoint),
-        prompts=prompts[:8],
+        prompts=[prompt for prompt in prompts[:8] if prompt],
         measures=measure_rows(metrics_of(evaluation), plan.gate),
         data=[
             ("rows in the manifest", f"{found['rows']:,}"),
