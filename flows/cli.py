@@ -136,6 +136,11 @@ def _run(options: argparse.Namespace) -> int:
     with servers.start(settings) as server:  # it starts while we import
         from flows.retrain import retrain
 
+        if server.starting and not (settings.store / "checked").exists():
+            # A first run will need it, and the import takes as long as the server takes to answer.
+            from darkroom.quality.checkpoint import preload
+
+            preload()
         server.wait()
         try:
             result = retrain(options.recipe, overrides)

@@ -68,6 +68,12 @@ class Outcome:
     """The index of the Data Docs, relative to the folder given."""
 
 
+def preload() -> None:
+    """Import Great Expectations, which takes seconds, while something else is waited for."""
+    with _quiet():
+        import great_expectations as great_expectations
+
+
 def run(tables: Mapping[str, "pd.DataFrame"], suites: Mapping[str, Path], out: Path, *, run_name: str) -> Outcome:
     """Evaluate each suite on the table of the same key; write ``out/data_docs/`` and ``out/result.json``.
 
