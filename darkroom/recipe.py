@@ -17,6 +17,7 @@ from .errors import RecipeError
 from .recipe_training import Model as Model
 from .recipe_training import Train as Train
 from .recipe_training import UNet as UNet
+from .recipe_training import disagreement
 from .section import Name, NoEffect, Section
 
 
@@ -241,6 +242,22 @@ class Recipe(Section):
         if value != 1:
             raise ValueError(f"this darkroom reads recipes of version 1, not {value!r}")
         return value
+
+    @model_validator(mode="after")
+    def _family_goes_with_the_rest(self) -> "Recipe":
+        if found := disagreement(self.model, self.train):
+            raise ValueError(found)
+        if self.model.family == "dit" and self.preprocess.buckets > 1:
+            raise ValueError(
+                f"preprocess.buckets = {self.preprocess.buckets}: a model of the family dit sees squares alone; leave "
+                "it out, or take another model.family"
+            )
+        if self.model.family == "unconditional" and self.evaluate.sampler.guidance != 1:
+            raise ValueError(
+                f"evaluate.sampler.guidance = {self.evaluate.sampler.guidance}: an unconditional model is asked for "
+                "nothing that guidance could strengthen; leave it out"
+            )
+        return self
 
     @property
     def min_side(self) -> int:

@@ -7,6 +7,32 @@ from pydantic import Field, model_validator
 from .section import NoEffect, Section
 
 Family = Literal["stable-diffusion", "stable-diffusion-xl", "stable-diffusion-3", "flux", "dit", "unconditional"]
+Kind = Literal["flow", "epsilon", "v", "x0"]
+
+# What each family's pipeline can draw with, the first from scratch. A sampler of DDIMPipeline knows no straight path;
+# those of Stable Diffusion 3 and Flux know nothing else.
+DRAWN: dict[str, tuple[Kind, ...]] = {
+    "stable-diffusion": ("flow", "epsilon", "v", "x0"),
+    "stable-diffusion-xl": ("flow", "epsilon", "v", "x0"),
+    "stable-diffusion-3": ("flow",),
+    "flux": ("flow",),
+    "dit": ("flow", "epsilon", "v", "x0"),
+    "unconditional": ("v", "epsilon", "x0"),
+}
+# The frozen parts that each family has; those without which none is made from scratch come first.
+NEEDED: dict[str, tuple[str, ...]] = {
+    "stable-diffusion": ("vae", "text_encoder"),
+    "stable-diffusion-xl": ("vae", "text_encoder", "text_encoder_2"),
+    "stable-diffusion-3": ("vae", "text_encoder", "text_encoder_2"),
+    "flux": ("vae", "text_encoder", "text_encoder_2"),
+    "dit": ("vae",),
+    "unconditional": (),
+}
+OPTIONAL: dict[str, tuple[str, ...]] = {"stable-diffusion-3": ("text_encoder_3",)}
+PARTS = ("vae", "text_encoder", "text_encoder_2", "text_encoder_3")
+SHIFTED = ("stable-diffusion-3", "flux")  # whose pipelines add the autoencoder's shift_factor again
+UNETS = ("stable-diffusion", "stable-diffusion-xl", "unconditional")  # the others' denoisers are transformers
+WITH_DROPOUT = (*UNETS, "dit")  # the other transformers have none
 
 
 class UNet(Section):
@@ -70,20 +96,28 @@ class Model(Section):
 
     @model_validator(mode="after")
     def _parts_are_named(self) -> "Model":
-        if self.base is not None:
-            return self
-        wanted: dict[str, tuple[str, ...]] = {
-            "stable-diffusion": ("vae", "text_encoder"),
-            "stable-diffusion-xl": ("vae", "text_encoder", "text_encoder_2"),
-            "stable-diffusion-3": ("vae", "text_encoder", "text_encoder_2"),
-            "flux": ("vae", "text_encoder", "text_encoder_2"),
-            "dit": ("vae",),
-            "unconditional": (),
-        }
-        if lacking := [name for name in wanted[self.family] if getattr(self, name) is None]:
+        has = (*NEEDED[self.family], *OPTIONAL.get(self.family, ()))
+        if surplus := [name for name in PARTS if name not in has and getattr(self, name) is not None]:
+            why = " works on pixels: it" if self.family == "unconditional" else ""
+            raise ValueError(f"family = {self.family!r}{why} has no {' and no '.join(surplus)}: leave it out")
+        lacking = [name for name in NEEDED[self.family] if getattr(self, name) is None]
+        if self.base is None and lacking:
             raise ValueError(
                 f"{' and '.join(lacking)} must be named to train {self.family} from scratch; "
                 "or name a base to start from"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _shape_is_of_the_family(self) -> "Model":
+        if self.family in UNETS and self.transformer != Transformer():
+            raise ValueError(f"family = {self.family!r} trains a UNet: give its shape under model.unet")
+        if self.family not in UNETS and self.unet != UNet():
+            raise ValueError(f"family = {self.family!r} trains a transformer: give its shape under model.transformer")
+        if self.family == "flux" and self.transformer.patch_size != 2:
+            raise ValueError(
+                f"transformer.patch_size = {self.transformer.patch_size}: Flux's pipeline makes tokens of 2 x 2: "
+                "leave it out"
             )
         return self
 
@@ -91,10 +125,10 @@ class Model(Section):
 class Objective(Section):
     """What the denoiser learns to predict, and how its error is weighed."""
 
-    kind: Literal["flow", "epsilon", "v", "x0"] | None = Field(
+    kind: Kind | None = Field(
         None,
         description="flow: velocity on straight paths; epsilon, v, x0: noise, velocity or picture on the DDPM "
-        "path. None: that of the base; from scratch flow.",
+        "path. None: that of the base; from scratch flow, for unconditional models v.",
     )
     betas: Literal["scaled_linear", "linear", "squaredcos_cap_v2"] = Field(
         "scaled_linear", description="Noise schedule of the DDPM path, in diffusers' names."
@@ -109,16 +143,25 @@ class Objective(Section):
 
     @model_validator(mode="after")
     def _goes_together(self) -> "Objective":
-        if self.kind == "flow":
-            for name in ("zero_terminal_snr", "min_snr_gamma"):
-                if getattr(self, name):
-                    raise ValueError(f"{name} belongs to the DDPM path: set kind to epsilon, v or x0, or leave it out")
-        if self.zero_terminal_snr and self.kind == "epsilon":
-            raise ValueError(
-                "zero_terminal_snr cannot be learnt as epsilon, whose last step has no signal to divide by: set "
-                "kind = 'v'"
-            )
+        if self.kind is not None and (found := misfit(self, self.kind)):
+            raise ValueError(found)
+        if self.huber_delta != type(self).model_fields["huber_delta"].default and self.loss != "huber":
+            raise ValueError("huber_delta belongs to loss = 'huber': set it, or leave huber_delta out")
         return self
+
+
+def misfit(plan: Objective, kind: Kind) -> str | None:
+    """Why an objective's options do not go with its kind, in one sentence; None where they do."""
+    if kind == "flow":
+        plain = Objective.model_construct()
+        for name in ("zero_terminal_snr", "min_snr_gamma", "betas"):
+            if getattr(plan, name) != getattr(plain, name):
+                return f"{name} belongs to the DDPM path: set kind to epsilon, v or x0, or leave it out"
+    if plan.zero_terminal_snr and kind == "epsilon":
+        return (
+            "zero_terminal_snr cannot be learnt as epsilon, whose last step has no signal to divide by: set kind = 'v'"
+        )
+    return None
 
 
 class Optimizer(Section):
@@ -259,3 +302,27 @@ class Train(Section):
         """As of every section; where validation decides which weights are kept, its interval counts too."""
         deciding = self.early_stop is not None or self.keep == "best"
         return super().digest_fields() | ({"validate_every": self.validate_every} if deciding else {})
+
+
+def disagreement(model: Model, train: Train) -> str | None:
+    """Why a kind of pipeline cannot be trained in this way, in one sentence; None where it can."""
+    drawn, plan = DRAWN[model.family], train.objective
+    if plan.kind is not None and plan.kind not in drawn:
+        return (
+            f"train.objective.kind = {plan.kind!r}: the pipeline of model.family = {model.family!r} cannot draw with "
+            f"it; it can with {', '.join(drawn)}"
+        )
+    # A base tells its kind only once it is there; where a family knows one kind alone, it is that.
+    kind = plan.kind or (drawn[0] if model.base is None or len(drawn) == 1 else None)
+    if kind is not None and (found := misfit(plan, kind)):
+        return f"train.objective: {found} (model.family = {model.family!r} learns {kind})"
+    plain = Train.model_construct()
+    if kind is not None and kind != "flow":
+        for name in ("timestep_mean", "timestep_std"):
+            if getattr(train, name) != getattr(plain, name):
+                return f"train.{name} belongs to objective.kind = 'flow', and {kind} is learnt: leave it out"
+    if train.dropout and model.family not in WITH_DROPOUT:
+        return f"train.dropout = {train.dropout}: the transformer of {model.family} has none; leave it out"
+    if train.prompts and model.family == "unconditional":
+        return "train.prompts: an unconditional model is asked for nothing; leave them out"
+    return None

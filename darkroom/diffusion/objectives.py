@@ -8,16 +8,18 @@ An objective is found again from the scheduler of a finished pipeline, so that a
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.nn import functional
 
+from darkroom.errors import RecipeError
+from darkroom.recipe_training import Kind as Kind
 from darkroom.recipe_training import Objective as Plan
+from darkroom.recipe_training import misfit
 
 from . import flow
 
-Kind = Literal["flow", "epsilon", "v", "x0"]
 STEPS = 1000  # of the DDPM path
 PREDICTIONS = {"epsilon": "epsilon", "v": "v_prediction", "x0": "sample", "flow": "flow_prediction"}
 
@@ -202,7 +204,9 @@ class Ddpm(Objective):
 
 
 def make(plan: Plan, kind: Kind) -> Objective:
-    """The objective of a recipe, whose kind is known by now."""
+    """The objective of a recipe, whose kind is known by now; raises :class:`RecipeError` for options it has not."""
+    if found := misfit(plan, kind):
+        raise RecipeError(f"train.objective, which learns {kind}: {found}")
     return Flow(plan) if kind == "flow" else Ddpm(plan, kind)
 
 

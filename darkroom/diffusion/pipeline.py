@@ -39,6 +39,9 @@ def load_pipeline(folder: Path, device: str) -> Any:
 
 def save_pipeline(pipeline: Any, folder: Path, card: str) -> None:
     """Write the pipeline in safetensors, and its model card."""
+    from .families import family_of
+
+    family_of(pipeline).settle(pipeline)
     pipeline.save_pretrained(folder, safe_serialization=True)
     (folder / "README.md").write_text(card, "utf-8")
 

@@ -203,9 +203,7 @@ def _measure(
     prepare(threads, device)
     pipeline = load_pipeline(checkpoint.path / "pipeline", device)
     kind = family_of(pipeline)
-    texts = Texts.cached(
-        lambda some: kind.encode(pipeline, some), [getattr(pipeline, name) for name in kind.encoder_parts()], shards
-    )
+    texts = Texts.cached(lambda some: kind.encode(pipeline, some), kind.encoders(pipeline), shards)
     data = Side(shards, "validation", kind.asked_by, pixels=True).condition(texts)
     # A champion from another recipe has another autoencoder: each model is judged on latents of its own.
     for part in data.parts:

@@ -36,7 +36,7 @@ class Texts:
 
     @classmethod
     def cached(cls, encode: Encode, encoders: Sequence[Any], shards: Shards) -> "Texts":
-        """One that keeps them in the store which has the shards; ``encoders`` are the tokenizers and models asked."""
+        """One that keeps them in the store which has the shards; ``encoders``: see :meth:`Family.encoders`."""
         root = shards.path.parents[1] if shards.path.parent.name == Shards.kind else None  # else they lie in no store
         return cls(encode, encoders_digest(encoders), root) if root and encoders else cls(encode)
 
@@ -61,10 +61,12 @@ class Texts:
 
 
 def encoders_digest(encoders: Sequence[Any]) -> str:
-    """sha256 over the weights of models and the vocabularies of tokenizers, wherever they were loaded from."""
+    """sha256 over the weights of models, the vocabularies of tokenizers, wherever they were loaded from, and texts."""
     total = hashlib.sha256()
     for encoder in encoders:
-        if hasattr(encoder, "state_dict"):
+        if isinstance(encoder, str):
+            total.update(f"\0{encoder}\0".encode())
+        elif hasattr(encoder, "state_dict"):
             total.update(f"{encoder.device.type} {encoder.dtype}".encode())
             for name, value in sorted(encoder.state_dict().items()):
                 total.update(f"\0{name} {tuple(value.shape)}".encode())

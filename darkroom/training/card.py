@@ -10,32 +10,40 @@ WORDS = {
     "v": "predicting v",
     "x0": "predicting the picture",
 }
+TAGS = {
+    "caption": "pipeline_tag: text-to-image\n",
+    "label": "",  # hubs have no word for it
+    "nothing": "pipeline_tag: unconditional-image-generation\n",
+}
 
 
-def model_card(job: Job, family: Family, kind: str, pictures: int) -> str:
-    """Markdown with the front matter that model hubs read."""
-    asked = family.asked_by == "caption"
-    tag = "text-to-image" if asked else "unconditional-image-generation"
-    prompt = f"{next(iter(job.train.prompts), 'a prompt')!r}, " if asked else ""
-    guidance = f", guidance_scale={job.sampler.guidance}" if asked else ""
+def model_card(job: Job, family: Family, kind: str, pictures: int, size: int, label: str | None = None) -> str:
+    """Markdown with the front matter that model hubs read.
+
+    ``size``: side of what it draws, in pixels; ``label``: one that it knows, where it is asked by labels.
+    """
+    tag = TAGS[family.asked_by]
+    call = family.call(
+        label or next(iter(job.train.prompts), "a prompt"), size, job.sampler.steps, job.sampler.guidance
+    )
+    origin = f"trained further, from `{job.model.base}`," if job.model.base else "trained from scratch"
     parts = [f"`{getattr(job.model, name)}`" for name in job.parts]
     frozen = f" Parts that were taken as they are: {', '.join(parts)}." if parts else ""
     return f"""---
 library_name: diffusers
-pipeline_tag: {tag}
-tags: [darkroom]
+{tag}tags: [darkroom]
 ---
 
 # {job.name}
 
-A `{family.pipeline}`. {family.describe()[:1].upper() + family.describe()[1:]} was trained from scratch by {WORDS[kind]}
+A `{family.pipeline}`. {family.describe()[:1].upper() + family.describe()[1:]} was {origin} by {WORDS[kind]}
 on {pictures:,} pictures for {job.train.steps:,} steps of {job.train.batch}.{frozen}
 
 ```python
 from diffusers import DiffusionPipeline
 
 pipeline = DiffusionPipeline.from_pretrained("this folder")
-picture = pipeline({prompt}num_inference_steps={job.sampler.steps}{guidance}).images[0]
+picture = pipeline({call}).images[0]
 ```
 
 Made by darkroom; seed {job.seed}, data `{job.digests["shards"][:12]}`.

@@ -2,10 +2,8 @@
 
 from darkroom.preprocess.latents import Latents
 from darkroom.recipe import Recipe
+from darkroom.recipe_training import PARTS, SHIFTED
 from darkroom.weights.locate import Weights, locate
-
-PARTS = ("vae", "text_encoder", "text_encoder_2", "text_encoder_3")
-SHIFTED = ("stable-diffusion-3", "flux")  # families whose pipelines add the autoencoder's shift_factor again
 
 
 def parts(plan: Recipe) -> dict[str, Weights]:

@@ -14,6 +14,7 @@ from darkroom import errors, process
 from darkroom.artifacts import Checkpoint, Shards
 from darkroom.errors import DarkroomError
 from darkroom.recipe import Recipe
+from darkroom.recipe_training import PARTS
 from darkroom.stages import stage_digest
 from darkroom.store import Store, write_json
 from darkroom.weights.locate import Weights
@@ -21,7 +22,7 @@ from darkroom.weights.locate import Weights
 from . import checkpoints
 from .events import FILE, Tail
 from .job import Job
-from .parts import PARTS, parts
+from .parts import parts
 
 Follow = Callable[[Path, list[dict[str, Any]]], None]
 POLL_SECONDS = 0.25

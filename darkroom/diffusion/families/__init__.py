@@ -12,6 +12,10 @@ from .base import Shape as Shape
 # Name in a recipe -> module with its class FAMILY. A new kind is a file and a line here.
 MODULES = {
     "stable-diffusion": "stable_diffusion",
+    "stable-diffusion-xl": "stable_diffusion_xl",
+    "stable-diffusion-3": "stable_diffusion_3",
+    "flux": "flux",
+    "dit": "dit",
     "unconditional": "unconditional",
 }
 

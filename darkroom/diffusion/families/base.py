@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from darkroom.recipe_training import Model
+from darkroom.recipe_training import DRAWN, Model
 
 from ..objectives import Kind, Objective
 
@@ -43,10 +43,15 @@ class Family(ABC):
     """The pipeline's attribute that is trained: ``unet`` or ``transformer``."""
     asked_by: Literal["caption", "label", "nothing"]
     """What its pictures are asked for by."""
-    objectives: tuple[Kind, ...] = ("flow", "epsilon", "v", "x0")
-    """What it can be trained for; the first is used from scratch."""
+    name: str
+    """In a recipe."""
     shifts_latents: bool = False
     """Whether the pipeline adds the autoencoder's ``shift_factor`` again when it decodes."""
+
+    @property
+    def objectives(self) -> tuple[Kind, ...]:
+        """What its pipeline can draw with; the first is used from scratch."""
+        return DRAWN[self.name]
 
     @abstractmethod
     def new(self, model: Model, parts: Parts, shape: Shape, objective: Objective, seed: int, dropout: float) -> Any:
@@ -73,15 +78,39 @@ class Family(ABC):
         """The pipeline's attributes that :meth:`encode` asks, whose weights decide what it answers."""
         return ()
 
+    def encoders(self, pipeline: Any) -> list[Any]:
+        """All that decides what :meth:`encode` answers: tokenizers, models, and texts that stand for settings."""
+        return [getattr(pipeline, name) for name in self.encoder_parts()]
+
+    def unknown(self, pipeline: Any, texts: Sequence[str]) -> tuple[str, ...]:
+        """Those of the texts that the pipeline has no way to be asked by, each once."""
+        return ()
+
     def latent_shape(self, pipeline: Any) -> tuple[int, int, int]:
         """CHW of the noise that a picture starts from."""
         config = getattr(pipeline, self.denoiser).config
         side = (config.sample_size, config.sample_size) if isinstance(config.sample_size, int) else config.sample_size
         return (int(config.in_channels), int(side[0]), int(side[1]))
 
+    def resize(self, pipeline: Any, side: int) -> None:
+        """Have the pipeline draw squares of this side, in latent pixels, from now on.
+
+        Raises :class:`RecipeError` where its denoiser is made for one side alone.
+        """
+        getattr(pipeline, self.denoiser).register_to_config(sample_size=side)
+        if hasattr(pipeline, "default_sample_size"):
+            pipeline.default_sample_size = side
+
+    def settle(self, pipeline: Any) -> None:  # noqa: B027  # most lose nothing
+        """Put right what the pipeline would lose when it is saved."""
+
     def describe(self) -> str:
         """The denoiser in the words of a model card."""
         return f"the `{self.denoiser}` of a `{self.pipeline}`"
+
+    def call(self, prompt: str, side: int, steps: int, guidance: float) -> str:
+        """The arguments with which Python asks the finished pipeline for a picture; ``side`` in pixels."""
+        return f"{prompt!r}, num_inference_steps={steps}, guidance_scale={guidance}"
 
 
 def in_calls_of(

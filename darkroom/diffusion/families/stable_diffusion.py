@@ -10,16 +10,16 @@ from darkroom.recipe_training import Model
 from ..objectives import Objective
 from ..pipeline import load_text, load_vae
 from .base import Conditions, Family, Parts, Shape, in_calls_of
+from .encoders import TOKENS_AT_ONCE, tokens
 
 if TYPE_CHECKING:
     from PIL import Image
-
-TOKENS_AT_ONCE = 256  # enough for a call to pay, little to throw away
 
 
 class StableDiffusion(Family):
     """``StableDiffusionPipeline``."""
 
+    name = "stable-diffusion"
     pipeline = "StableDiffusionPipeline"
     denoiser = "unet"
     asked_by = "caption"
@@ -43,18 +43,13 @@ class StableDiffusion(Family):
     def encode(self, pipeline: Any, texts: Sequence[str]) -> Conditions:
         """``encoder_hidden_states`` [N, tokens, width], as the pipeline itself feeds them to the UNet."""
         tokenizer, encoder = pipeline.tokenizer, pipeline.text_encoder
+        length = tokenizer.model_max_length
 
         def encode(part: list[str]) -> Conditions:
-            tokens = tokenizer(
-                part,
-                padding="max_length",
-                max_length=tokenizer.model_max_length,
-                truncation=True,
-                return_tensors="pt",
-            )
-            return {"encoder_hidden_states": encoder(tokens.input_ids.to(encoder.device))[0].float()}
+            numbers = tokens(tokenizer, part, length).to(encoder.device)
+            return {"encoder_hidden_states": encoder(numbers)[0].float()}
 
-        return in_calls_of(max(1, TOKENS_AT_ONCE // tokenizer.model_max_length), texts, encode)
+        return in_calls_of(max(1, TOKENS_AT_ONCE // length), texts, encode)
 
     def encoder_parts(self) -> tuple[str, ...]:
         """The tokenizer and the text encoder."""
@@ -80,8 +75,10 @@ class StableDiffusion(Family):
         return pictures
 
 
-def new_unet(model: Model, shape: Shape, text_width: int, seed: int, dropout: float = 0.0) -> Any:
-    """A ``UNet2DConditionModel`` with fresh weights that follow from ``seed`` alone."""
+def new_unet(
+    model: Model, shape: Shape, text_width: int, seed: int, dropout: float = 0.0, more: dict[str, Any] | None = None
+) -> Any:
+    """A ``UNet2DConditionModel`` with fresh weights that follow from ``seed`` alone; ``more`` are further arguments."""
     from diffusers import UNet2DConditionModel
 
     plan = model.unet
@@ -99,6 +96,7 @@ def new_unet(model: Model, shape: Shape, text_width: int, seed: int, dropout: fl
             norm_num_groups=plan.norm_num_groups,
             cross_attention_dim=text_width,
             dropout=dropout,
+            **(more or {}),
         )
 
 

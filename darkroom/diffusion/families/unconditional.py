@@ -7,7 +7,7 @@ import torch
 
 from darkroom.recipe_training import Model
 
-from ..objectives import Kind, Objective
+from ..objectives import Objective
 from .base import Conditions, Family, Parts, Shape
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ BLOCKS = {
 class Unconditional(Family):
     """``DDIMPipeline``, whose UNet sees pixels in [-1, 1]."""
 
+    name = "unconditional"
     pipeline = "DDIMPipeline"
     denoiser = "unet"
     asked_by = "nothing"
-    objectives: tuple[Kind, ...] = ("v", "epsilon", "x0")  # the pipeline's sampler knows no straight path
 
     def new(self, model: Model, parts: Parts, shape: Shape, objective: Objective, seed: int, dropout: float) -> Any:
         """A pipeline of a new UNet alone."""
@@ -75,6 +75,10 @@ class Unconditional(Family):
             predicted = pipeline.unet(picture, time).sample
             picture = pipeline.scheduler.step(predicted, time, picture).prev_sample
         return (picture.float() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
+
+    def call(self, prompt: str, side: int, steps: int, guidance: float) -> str:
+        """It is asked for nothing."""
+        return f"num_inference_steps={steps}"
 
 
 FAMILY = Unconditional()

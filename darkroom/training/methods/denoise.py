@@ -12,6 +12,7 @@ from darkroom.diffusion.families import Shape, family
 from darkroom.diffusion.objectives import make, perturbed
 from darkroom.diffusion.pipeline import save_pipeline
 from darkroom.diffusion.sampling import draw, grid
+from darkroom.errors import RecipeError
 from darkroom.preprocess.texts import Texts
 from darkroom.randomness import generator, seed_of
 
@@ -45,7 +46,9 @@ class Denoise(Method):
         seed = seed_of(job.seed, "weights")
         self.pipeline = self.family.new(job.model, job.parts, shape, self.objective, seed, job.train.dropout)
         self.pipeline.set_progress_bar_config(disable=True)
-        encoders = [getattr(self.pipeline, name) for name in self.family.encoder_parts()]
+        if unknown := self.family.unknown(self.pipeline, self.data.texts):
+            raise RecipeError(f"{job.model.base} has no class for the labels {', '.join(map(repr, unknown))}")
+        encoders = self.family.encoders(self.pipeline)
         texts = Texts.cached(lambda some: self.family.encode(self.pipeline, some), encoders, shards)
         self.data.condition(texts).to(device)
         self.validation.condition(texts).to(device)
@@ -133,14 +136,16 @@ class Denoise(Method):
     def sheet(self) -> "Image.Image":
         """One picture for each of the recipe's prompts, or for some of the validation side's texts."""
         prompts = self.job.train.prompts or self.validation.prompts(GRID)
-        if self.family.asked_by != "caption":
+        if self.family.asked_by == "nothing":
             prompts = self.validation.prompts(GRID)
         sampler = self.job.sampler.model_copy(update={"batch": len(prompts)})  # the same few every time
         return grid(draw(self.pipeline, prompts, self.job.seed, sampler), columns=math.ceil(len(prompts) ** 0.5))
 
     def save(self, folder: Path) -> None:
         """An ordinary diffusers pipeline."""
-        save_pipeline(self.pipeline, folder, model_card(self.job, self.family, self.objective.kind, self.pictures))
+        known = self.data.prompts(1)[0] if self.family.asked_by == "label" else None
+        card = model_card(self.job, self.family, self.objective.kind, self.pictures, self.data.size, known)
+        save_pipeline(self.pipeline, folder, card)
 
 
 def _conditions(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
