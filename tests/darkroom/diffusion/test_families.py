@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
-from tests.darkroom.diffusion.tiny import KINDS, MAKERS, saved
 
 from darkroom.diffusion.families import MODULES, Shape, family, family_of
 from darkroom.diffusion.objectives import Objective, make, of_scheduler
@@ -20,6 +19,7 @@ from darkroom.recipe_training import Objective as Plan
 from darkroom.served_model import CLASSES
 from darkroom.served_model import draw as served
 from darkroom.weights.locate import locate
+from tests.darkroom.diffusion.tiny import KINDS, MAKERS, saved
 
 TEXTS = {"caption": ["a seven", "b8"], "label": ["goldfish", "white shark"], "nothing": ["", ""]}
 STEPS = 3
@@ -227,7 +227,7 @@ def test_the_tables_of_names_agree_with_the_classes() -> None:
     assert OPTIONAL.keys() <= NEEDED.keys()
     found = {name: family(name) for name in MODULES}
     assert all(one.name == name and one.objectives == DRAWN[name] for name, one in found.items())
-    assert SHIFTED == tuple(name for name in MODULES if found[name].shifts_latents)
+    assert tuple(name for name in MODULES if found[name].shifts_latents) == SHIFTED
     assert set(UNETS) == {name for name, one in found.items() if one.denoiser == "unet"}
     assert set(CLASSES) == {one.pipeline for one in found.values()}
 
