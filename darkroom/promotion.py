@@ -4,6 +4,7 @@ Each step may be interrupted and done again. The order makes that safe: the vers
 what is about to be decided is written on the version before the alias moves, and the tag that says "done" comes last.
 """
 
+import shutil
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from .store import Store, marker
 from .tracking import RunDescription
 from .training.events import FILE as EVENTS
 
+EXTRAS = ("lora", "learned_embeds.safetensors")
 EVALUATION, VERDICT, PENDING = "darkroom.evaluation", "darkroom.verdict", "darkroom.verdict_pending"
 
 Decision = Literal["promoted", "challenger", "kept_champion", "unchanged"]
@@ -154,6 +156,11 @@ def publish(plan: Recipe, checkpoint: Checkpoint, metrics: dict[str, float], tar
     table = "\n".join(f"| {name} | {value:.5g} |" for name, value in sorted(metrics.items()))
     measured = f"\n## Measures\n\nOn the validation side of its data.\n\n| measure | value |\n|---|---:|\n{table}\n"
     copy(checkpoint.path / "pipeline", target, card + measured, plan.evaluate.sampler, plan.train.threads)
+    for name in EXTRAS:  # what was taught, without the base
+        if (found := checkpoint.path / name).is_dir():
+            shutil.copytree(found, target / name)
+        elif found.is_file():
+            shutil.copy(found, target / name)
     return target
 
 

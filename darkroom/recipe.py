@@ -247,6 +247,8 @@ class Recipe(Section):
     def _family_goes_with_the_rest(self) -> "Recipe":
         if found := disagreement(self.model, self.train):
             raise ValueError(found)
+        if self.train.prior is not None and self.preprocess.buckets > 1:
+            raise ValueError("train.prior: pictures of the class are squares: set preprocess.buckets = 1")
         if self.model.family == "dit" and self.preprocess.buckets > 1:
             raise ValueError(
                 f"preprocess.buckets = {self.preprocess.buckets}: a model of the family dit sees squares alone; leave "
@@ -312,6 +314,10 @@ def load(recipe: str, overrides: Overrides | None = None) -> Recipe:
     if path is not None and (parsed.collect.source != "huggingface" or (origin.folder / path).is_dir()):
         collect = parsed.collect.model_copy(update={"path": _absolute(path, origin.folder)})
         parsed = parsed.model_copy(update={"collect": collect})
+    base = parsed.model.base
+    if base is not None and (origin.folder / base).exists():
+        model = parsed.model.model_copy(update={"base": _absolute(base, origin.folder)})
+        parsed = parsed.model_copy(update={"model": model})
     return parsed
 
 

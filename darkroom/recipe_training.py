@@ -191,8 +191,11 @@ class Prior(Section):
     """DreamBooth's prior preservation: the base's own pictures of the class keep it from forgetting."""
 
     prompt: str = Field(min_length=1, description="Prompt of the class, such as 'a photo of a dog'.")
-    pictures: int = Field(100, ge=1, description="Pictures of the class, drawn by the base.")
+    pictures: int = Field(100, ge=1, description="Pictures of the class, drawn once by the base.")
     weight: float = Field(1.0, gt=0, description="Weight of their loss.")
+    steps: int = Field(30, ge=1, le=1000, description="Steps in which they are drawn.")
+    guidance: float = Field(7.5, ge=0, description="Guidance with which they are drawn; 1 is without.")
+    batch: int = Field(4, ge=1, description="Pictures drawn together.")
 
 
 class Inversion(Section):
@@ -323,6 +326,28 @@ def disagreement(model: Model, train: Train) -> str | None:
                 return f"train.{name} belongs to objective.kind = 'flow', and {kind} is learnt: leave it out"
     if train.dropout and model.family not in WITH_DROPOUT:
         return f"train.dropout = {train.dropout}: the transformer of {model.family} has none; leave it out"
+    if found := _untaught(model, train):
+        return found
     if train.prompts and model.family == "unconditional":
         return "train.prompts: an unconditional model is asked for nothing; leave them out"
+    return None
+
+
+def _untaught(model: Model, train: Train) -> str | None:
+    """Why a base cannot be taught something in this way, in one sentence; None where it can."""
+    if train.method in ("lora", "textual-inversion") and model.base is None:
+        return f"train.method = {train.method!r} teaches a finished model something: name one in model.base"
+    if train.method == "textual-inversion" and model.family != "stable-diffusion":
+        return f"train.method = 'textual-inversion' is for the family stable-diffusion, not {model.family}: use 'lora'"
+    for section, method in (("lora", "lora"), ("inversion", "textual-inversion")):
+        if section in train.model_fields_set and train.method != method:
+            return f"train.{section} does nothing with train.method = {train.method!r}: set {method!r}"
+    if train.prior is None:
+        return None
+    if model.base is None:
+        return "train.prior: it is the base that draws the pictures of the class: name model.base"
+    if train.method not in ("full", "lora"):
+        return f"train.prior is for train.method 'full' and 'lora', not {train.method!r}"
+    if model.family in ("dit", "unconditional"):
+        return f"train.prior needs a model that knows prompts, not one of the family {model.family}"
     return None

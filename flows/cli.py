@@ -156,9 +156,9 @@ def _run(options: argparse.Namespace) -> int:
 def _preflight(plan: "Recipe") -> None:
     """What is cheap and may fail: the weights that the recipe names are there, those that judge included."""
     from darkroom.evaluation.features import identity
-    from darkroom.training.parts import parts
+    from darkroom.training.parts import look_early
 
-    parts(plan)
+    look_early(plan)
     identity(plan.evaluate.features, plan.evaluate.sha256)
     identity(plan.evaluate.clip, plan.evaluate.clip_sha256, "evaluate.clip_sha256")
 

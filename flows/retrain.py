@@ -9,6 +9,7 @@ from darkroom.outcome import RunResults, outcome
 from darkroom.recipe import Overrides, load
 from darkroom.settings import Settings
 from darkroom.tracking import Tracker, describe, open_registry
+from tasks.base import pin
 from tasks.check import check
 from tasks.collect import collect, go_back
 from tasks.evaluate import compare, evaluate
@@ -31,8 +32,10 @@ def retrain(recipe: str, overrides: Overrides | None = None) -> dict[str, Any]:
     with ledger() as book:
         if overrides and overrides.data:
             manifest, checked = go_back(plan, overrides.data)
+            plan = pin(plan, manifest)
         else:
             manifest = collect(plan.collect)
+            plan = pin(plan, manifest)
             checked = check(manifest, plan, fresh="check" in anew)
         shards = preprocess(checked, plan, fresh="preprocess" in anew)
         run = describe(plan, manifest, checked, shards)

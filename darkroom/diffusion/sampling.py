@@ -25,8 +25,9 @@ def draw(
     seed: int,
     sampler: Sampler,
     progress: Callable[[int], None] = lambda done: None,
+    first: int = 0,
 ) -> "list[Image.Image]":
-    """One picture a prompt; ``progress`` is told how many are done.
+    """One picture a prompt; ``progress`` is told how many are done, ``first`` is the number of the first.
 
     The model is always called with ``sampler.batch`` pictures, the last call filled up and the surplus thrown away:
     with another shape the last bits could differ, and picture i would depend on how many were asked for.
@@ -37,7 +38,7 @@ def draw(
     pictures: list[Image.Image] = []
     for start in range(0, len(prompts), sampler.batch):
         part = list(prompts[start : start + sampler.batch])
-        noise = [initial_noise(seed, start + offset, shape) for offset in range(len(part))]
+        noise = [initial_noise(seed, first + start + offset, shape) for offset in range(len(part))]
         missing = sampler.batch - len(part)
         latents = torch.stack(noise + noise[-1:] * missing)
         drawn = kind.draw(pipeline, part + part[-1:] * missing, latents, sampler.steps, sampler.guidance)

@@ -18,6 +18,7 @@ from darkroom.recipe import Check, Recipe
 from darkroom.stages import stage_digest
 from darkroom.store import Store, file_digest, write_json
 from darkroom.versions import log
+from darkroom.weights.base import tokenizer_of
 from darkroom.weights.locate import Weights, locate
 
 from . import drift, duplicates, licences, releases, removals, safety
@@ -117,9 +118,9 @@ def ask(manifest: Manifest, plan: Recipe, store: Store, suites: Path | None = No
 
 def _encoder(plan: Recipe) -> Weights | None:
     """The text encoder, whose tokenizer counts; a hub that is away must not stop the review of pictures."""
-    if plan.model.text_encoder is None:
-        return None
     try:
+        if plan.model.text_encoder is None:
+            return tokenizer_of(plan.model.base) if plan.model.base else None
         return locate(plan.model.text_encoder)
     except ServiceUnavailable:
         return None

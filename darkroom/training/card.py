@@ -2,7 +2,7 @@
 
 from darkroom.diffusion.families import Family
 
-from .job import Job
+from .job import BASE, Job
 
 WORDS = {
     "flow": "flow matching",
@@ -26,8 +26,7 @@ def model_card(job: Job, family: Family, kind: str, pictures: int, size: int, la
     call = family.call(
         label or next(iter(job.train.prompts), "a prompt"), size, job.sampler.steps, job.sampler.guidance
     )
-    origin = f"trained further, from `{job.model.base}`," if job.model.base else "trained from scratch"
-    parts = [f"`{getattr(job.model, name)}`" for name in job.parts]
+    parts = [f"`{getattr(job.model, name)}`" for name in job.parts if name != BASE]
     frozen = f" Parts that were taken as they are: {', '.join(parts)}." if parts else ""
     return f"""---
 library_name: diffusers
@@ -36,7 +35,7 @@ library_name: diffusers
 
 # {job.name}
 
-A `{family.pipeline}`. {family.describe()[:1].upper() + family.describe()[1:]} was {origin} by {WORDS[kind]}
+A `{family.pipeline}`. {_trained(job, family)} by {WORDS[kind]}
 on {pictures:,} pictures for {job.train.steps:,} steps of {job.train.batch}.{frozen}
 
 ```python
@@ -48,3 +47,15 @@ picture = pipeline({call}).images[0]
 
 Made by darkroom; seed {job.seed}, data `{job.digests["shards"][:12]}`.
 """
+
+
+def _trained(job: Job, family: Family) -> str:
+    """What was trained, and from where."""
+    if BASE not in job.parts:
+        return f"{family.describe()[:1].upper() + family.describe()[1:]} was trained from scratch"
+    base, token = f"`{job.model.base}`", job.train.inversion.token
+    said = {
+        "lora": f"Adapters of {base} (rank {job.train.lora.rank}, fused in here, alone in `lora/`) were trained",
+        "textual-inversion": f"To {base} the word `{token}` was taught (alone in `learned_embeds.safetensors`)",
+    }
+    return said.get(job.train.method, f"{family.describe()[:1].upper() + family.describe()[1:]} of {base} was trained on")

@@ -1,13 +1,14 @@
 """What the trainer is told: one JSON file in its work folder."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from darkroom.recipe import Model, Sampler, Train
 from darkroom.store import write_json
 
 FILE = "job.json"
+BASE = "base"  # among the parts: the pipeline that training starts from
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Job:
     device: str
     reserve: int
     digests: dict[str, str]
+    work: Path | None = None
+    """The work folder, where a method may keep what it makes once; the trainer knows it."""
 
     def write(self, work: Path) -> None:
         """Put the job where the trainer reads it."""
@@ -33,13 +36,13 @@ class Job:
             "sampler": self.sampler.model_dump(mode="json"),
         }
         parts = {name: str(path) for name, path in self.parts.items()}
-        write_json(work / FILE, plain | {"shards": str(self.shards), "parts": parts})
+        write_json(work / FILE, plain | {"shards": str(self.shards), "parts": parts, "work": None})
 
     @classmethod
     def read(cls, work: Path) -> "Job":
-        """The job of a work folder."""
+        """The job that was written into a work folder."""
         plain = json.loads((work / FILE).read_text("utf-8"))
-        return cls(
+        job = cls(
             **plain
             | {
                 "train": Train.model_validate(plain["train"]),
@@ -48,3 +51,4 @@ class Job:
             }
             | {"shards": Path(plain["shards"]), "parts": {name: Path(path) for name, path in plain["parts"].items()}}
         )
+        return replace(job, work=work)

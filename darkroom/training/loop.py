@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -36,7 +37,7 @@ def train(job: Job, work: Path) -> None:
         return
     stop = Stop()
     prepare(job.train.threads, job.device)
-    recipe = job.train
+    job, recipe = replace(job, work=work), job.train
 
     # The data, the model, its averaged weights and its optimiser.
     task = method(job, torch.device(job.device))

@@ -14,7 +14,6 @@ from darkroom import errors, process
 from darkroom.artifacts import Checkpoint, Shards
 from darkroom.errors import DarkroomError
 from darkroom.recipe import Recipe
-from darkroom.recipe_training import PARTS
 from darkroom.stages import stage_digest
 from darkroom.store import Store, write_json
 from darkroom.weights.locate import Weights
@@ -22,7 +21,7 @@ from darkroom.weights.locate import Weights
 from . import checkpoints
 from .events import FILE, Tail
 from .job import Job
-from .parts import parts
+from .parts import NAMED, parts
 
 Follow = Callable[[Path, list[dict[str, Any]]], None]
 POLL_SECONDS = 0.25
@@ -99,7 +98,7 @@ def _inputs(shards: Shards, frozen: dict[str, Weights]) -> dict[str, str]:
 
 def _fields(plan: Recipe) -> dict[str, Any]:
     model = plan.model.digest_fields()
-    shape = {name: value for name, value in model.items() if name not in PARTS}  # which parts, their digests say
+    shape = {name: value for name, value in model.items() if name not in NAMED}  # which parts, their digests say
     return {"train": plan.train.digest_fields(), "unet": plan.model.unet.digest_fields(), **shape}
 
 

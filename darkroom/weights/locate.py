@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darkroom.errors import RecipeError, ServiceUnavailable
-from darkroom.store import file_digest
+
+from .pipelines import known_digest
 
 BUILTIN = "builtin:"
 
@@ -44,7 +45,7 @@ def folder_digest(folder: Path) -> str:
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder)
         if not any(part.startswith(".") for part in name.parts):
-            total.update(f"{name.as_posix()}\0{file_digest(path)}\n".encode())
+            total.update(f"{name.as_posix()}\0{known_digest(path)}\n".encode())
     return total.hexdigest()
 
 

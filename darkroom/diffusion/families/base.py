@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from darkroom.errors import RecipeError
 from darkroom.recipe_training import DRAWN, Model
 
 from ..objectives import Kind, Objective
@@ -104,6 +105,28 @@ class Family(ABC):
     def settle(self, pipeline: Any) -> None:  # noqa: B027  # most lose nothing
         """Put right what the pipeline would lose when it is saved."""
 
+    def load(self, folder: Path, parts: Parts) -> Any:
+        """The whole pipeline of a folder, in float32, but for the ``parts`` that are taken from elsewhere."""
+        from darkroom.weights.pipelines import LEFT_OUT, components, read_index
+
+        import diffusers
+
+        index = read_index(folder, str(folder))
+        others: dict[str, Any] = {name: None for name in LEFT_OUT if name in index}
+        if "requires_safety_checker" in index:
+            others["requires_safety_checker"] = False
+        for name, place in parts.items():
+            others |= load_part(name, place, components(index))
+        pipeline = getattr(diffusers, self.pipeline).from_pretrained(
+            folder, torch_dtype=torch.float32, use_safetensors=True, local_files_only=True, **others
+        )
+        for name, part in pipeline.components.items():
+            if isinstance(part, torch.nn.Module):
+                part.requires_grad_(name == self.denoiser).eval()
+                if hasattr(part, "register_to_config"):
+                    part.register_to_config(_name_or_path="")  # a folder of this machine is no one else's business
+        return pipeline
+
     def describe(self) -> str:
         """The denoiser in the words of a model card."""
         return f"the `{self.denoiser}` of a `{self.pipeline}`"
@@ -111,6 +134,30 @@ class Family(ABC):
     def call(self, prompt: str, side: int, steps: int, guidance: float) -> str:
         """The arguments with which Python asks the finished pipeline for a picture; ``side`` in pixels."""
         return f"{prompt!r}, num_inference_steps={steps}, guidance_scale={guidance}"
+
+
+def load_part(name: str, place: Path, classes: Mapping[str, str]) -> dict[str, Any]:
+    """A frozen part (vae, text_encoder, ...) that takes the place of a base's, with its tokenizer if it has one.
+
+    ``place`` has it at its top or in folders of these names; ``classes`` are those of the base. Raises
+    :class:`RecipeError` for a part that the base has no place for.
+    """
+    import diffusers
+    import transformers
+
+    if name not in classes:
+        raise RecipeError(f"model.{name} is named, but the base has no {name}: leave it out")
+    library: Any = diffusers if hasattr(diffusers, classes[name]) else transformers
+    inner = place / name
+    loader = getattr(library, classes[name])
+    part = loader.from_pretrained(inner if inner.is_dir() else place, torch_dtype=torch.float32, use_safetensors=True)
+    found = {name: part}
+    if (tokenizer := name.replace("text_encoder", "tokenizer")) != name:
+        inner = place / tokenizer
+        found[tokenizer] = getattr(transformers, classes[tokenizer]).from_pretrained(
+            inner if inner.is_dir() else place
+        )
+    return found
 
 
 def in_calls_of(

@@ -46,7 +46,9 @@ class StableDiffusion(Family):
         length = tokenizer.model_max_length
 
         def encode(part: list[str]) -> Conditions:
-            numbers = tokens(tokenizer, part, length).to(encoder.device)
+            # A learnt word of several embeddings is spelt out, as the pipeline's own call does.
+            words = [pipeline.maybe_convert_prompt(text, tokenizer) for text in part]
+            numbers = tokens(tokenizer, words, length).to(encoder.device)
             return {"encoder_hidden_states": encoder(numbers)[0].float()}
 
         return in_calls_of(max(1, TOKENS_AT_ONCE // length), texts, encode)

@@ -9,18 +9,20 @@ import torch
 from darkroom.artifacts import Shards
 from darkroom.diffusion.ema import Ema
 from darkroom.diffusion.families import Shape, family
-from darkroom.diffusion.objectives import make, perturbed
+from darkroom.diffusion.objectives import perturbed
 from darkroom.diffusion.pipeline import save_pipeline
 from darkroom.diffusion.sampling import draw, grid
 from darkroom.errors import RecipeError
 from darkroom.preprocess.texts import Texts
-from darkroom.randomness import generator, seed_of
+from darkroom.randomness import generator
 
 from .. import draws, optimizers
 from ..card import model_card
 from ..data import Data, Side
 from ..job import Job
+from ..start import start
 from .base import Batch, Loss, Method, Player
+from .prior import Prior
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -42,24 +44,34 @@ class Denoise(Method):
         shape = Shape(self.data.parts[0].latents.shape[1], self.data.latent_size, labels)
 
         # The pipeline: frozen parts, and the denoiser between them.
-        self.objective = make(job.train.objective, job.train.objective.kind or self.family.objectives[0])
-        seed = seed_of(job.seed, "weights")
-        self.pipeline = self.family.new(job.model, job.parts, shape, self.objective, seed, job.train.dropout)
+        self.pipeline, self.objective = start(job, self.family, shape)
         self.pipeline.set_progress_bar_config(disable=True)
         if unknown := self.family.unknown(self.pipeline, self.data.texts):
             raise RecipeError(f"{job.model.base} has no class for the labels {', '.join(map(repr, unknown))}")
-        encoders = self.family.encoders(self.pipeline)
-        texts = Texts.cached(lambda some: self.family.encode(self.pipeline, some), encoders, shards)
-        self.data.condition(texts).to(device)
-        self.validation.condition(texts).to(device)
+        self.prior = Prior.drawn(job, self.family, self.pipeline, device) if job.train.prior is not None else None
+        self.condition(shards)
         self.pipeline.to(device)
 
         self.denoiser: Any = getattr(self.pipeline, self.family.denoiser)
         self.denoiser.to(memory_format=torch.channels_last).train()
-        parameters = dict(self.denoiser.named_parameters())
-        ema = Ema(parameters, job.train.ema_decay) if job.train.ema_decay is not None else None
-        optimizer = optimizers.build(parameters, job.train)
-        self.players = [Player("model", self.denoiser, parameters, optimizer, ema)]
+        self.players = [self.player()]
+
+    def condition(self, shards: Shards) -> None:
+        """Give every row what its text is encoded to, once for the whole training."""
+        encoders = self.family.encoders(self.pipeline)
+        texts = Texts.cached(lambda some: self.family.encode(self.pipeline, some), encoders, shards)
+        self.data.condition(texts).to(self.device)
+        self.validation.condition(texts).to(self.device)
+
+    def player(self) -> Player:
+        """What is trained: here all of the denoiser."""
+        return self.playing(self.denoiser, dict(self.denoiser.named_parameters()))
+
+    def playing(self, module: Any, parameters: dict[str, torch.nn.Parameter]) -> Player:
+        """The player of some parameters of a module, with the recipe's optimiser and average."""
+        train = self.job.train
+        ema = Ema(parameters, train.ema_decay) if train.ema_decay is not None else None
+        return Player("model", module, parameters, optimizers.build(parameters, train), ema)
 
     @property
     def pictures(self) -> int:
@@ -89,7 +101,7 @@ class Denoise(Method):
         }
         if part.masks is not None:
             tensors["mask"] = part.masks[rows.cpu()].to(self.device).float() / 255
-        return Batch(ids, tensors)
+        return self.prior.joined(Batch(ids, tensors), step, self.objective) if self.prior else Batch(ids, tensors)
 
     def _as_pictures(self, noise: torch.Tensor) -> torch.Tensor:
         return noise.to(self.device, memory_format=torch.channels_last)
@@ -101,7 +113,9 @@ class Denoise(Method):
         noisy = self.objective.noisy(clean, given["added"], times)
         predicted = self.predict(noisy, times, _conditions(given))
         target = self.objective.target(clean, noise, times)
-        return Loss(self.objective.error(predicted.float(), target, times, given.get("mask")))
+        if self.prior is None:
+            return Loss(self.objective.error(predicted.float(), target, times, given.get("mask")))
+        return Loss(self.prior.error(self.objective, predicted.float(), target, times, given))
 
     def predict(self, noisy: torch.Tensor, times: torch.Tensor, given: dict[str, torch.Tensor]) -> torch.Tensor:
         """Ask the denoiser, in the recipe's precision."""
