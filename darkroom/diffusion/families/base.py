@@ -107,9 +107,9 @@ class Family(ABC):
 
     def load(self, folder: Path, parts: Parts) -> Any:
         """The whole pipeline of a folder, in float32, but for the ``parts`` that are taken from elsewhere."""
-        from darkroom.weights.pipelines import LEFT_OUT, components, read_index
-
         import diffusers
+
+        from darkroom.weights.pipelines import LEFT_OUT, components, read_index
 
         index = read_index(folder, str(folder))
         others: dict[str, Any] = {name: None for name in LEFT_OUT if name in index}
@@ -154,9 +154,7 @@ def load_part(name: str, place: Path, classes: Mapping[str, str]) -> dict[str, A
     found = {name: part}
     if (tokenizer := name.replace("text_encoder", "tokenizer")) != name:
         inner = place / tokenizer
-        found[tokenizer] = getattr(transformers, classes[tokenizer]).from_pretrained(
-            inner if inner.is_dir() else place
-        )
+        found[tokenizer] = getattr(transformers, classes[tokenizer]).from_pretrained(inner if inner.is_dir() else place)
     return found
 
 

@@ -76,9 +76,7 @@ def found_targets(denoiser: Any, asked: tuple[str, ...]) -> list[str]:
 
     Raises :class:`RecipeError` for one that no linear or convolutional layer has.
     """
-    names = [
-        name for name, layer in denoiser.named_modules() if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)
-    ]
+    names = [name for name, layer in denoiser.named_modules() if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)]
 
     def there(end: str) -> bool:
         return any(name == end or name.endswith(f".{end}") for name in names)
