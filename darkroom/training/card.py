@@ -58,6 +58,5 @@ def _trained(job: Job, family: Family) -> str:
         "lora": f"Adapters of {base} (rank {job.train.lora.rank}, fused in here, alone in `lora/`) were trained",
         "textual-inversion": f"To {base} the word `{token}` was taught (alone in `learned_embeds.safetensors`)",
     }
-    return said.get(
-        job.train.method, f"{family.describe()[:1].upper() + family.describe()[1:]} of {base} was trained on"
-    )
+    whole = f"{family.describe()[:1].upper() + family.describe()[1:]}, of {base}, was trained further"
+    return said.get(job.train.method, whole)

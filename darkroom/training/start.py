@@ -25,7 +25,7 @@ def start(job: Job, family: Family, shape: Shape) -> tuple[Any, Objective]:
         return family.new(job.model, others, shape, objective, seed, job.train.dropout), objective
     pipeline = family.load(job.parts[BASE], others)
     _fit(pipeline, family, shape, str(job.model.base))
-    objective = _objective(job, family, pipeline.scheduler)
+    objective = _objective(job, pipeline.scheduler)
     if objective.kind not in family.objectives:
         raise RecipeError(
             f"train.objective.kind = {objective.kind!r}: a {family.pipeline} learns {' or '.join(family.objectives)}"
@@ -48,7 +48,7 @@ def _own(scheduler: Any) -> Objective:
         raise RecipeError(f"model.base: its denoiser predicts {error}, which darkroom does not know") from None
 
 
-def _objective(job: Job, family: Family, scheduler: Any) -> Objective:
+def _objective(job: Job, scheduler: Any) -> Objective:
     """The base's own objective, weighed as the recipe says; the recipe's own path takes the scheduler's place."""
     plan = job.train.objective
     found = _own(scheduler)

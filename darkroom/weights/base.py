@@ -235,7 +235,7 @@ def _ask(repository: str, question: Callable[[], Any]) -> Any:
         raise
     except GatedRepoError:
         raise RecipeError(
-            f"model.base: {repository} asks for a licence to be accepted: do so at https://huggingface.co/{repository}, "
+            f"model.base: {repository} has a licence to accept: do so at https://huggingface.co/{repository}, "
             "then log in with `hf auth login` or set HF_TOKEN"
         ) from None
     except RevisionNotFoundError:

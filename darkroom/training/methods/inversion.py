@@ -122,7 +122,8 @@ def add_words(tokenizer: Any, word: str, vectors: int) -> list[str]:
     words = [word, *(f"{word}_{number}" for number in range(1, vectors))]
     if tokenizer.add_tokens(words) != len(words):
         raise RecipeError(
-            f"train.inversion.token = {word!r} is in the tokenizer already: name a word that is not, such as '<{word}-1>'"
+            f"train.inversion.token = {word!r} is in the tokenizer already: name a word that is not, such as "
+            "'<my-concept>'"
         )
     return words
 

@@ -1,7 +1,7 @@
 """Training from a finished pipeline: each way learns, keeps what it must not touch, and leaves what diffusers reads.
 
-The base is a tiny Stable Diffusion that was trained on digits, white on black and black on white as the caption says. It
-is taught digits whose left half alone is inverted, and a word for the inverted ones.
+The base is a tiny Stable Diffusion that was trained on digits, white on black and black on white as the caption says.
+It is taught digits whose left half alone is inverted, and a word for the inverted ones.
 """
 
 import hashlib
@@ -127,11 +127,8 @@ def trained(job: Job, work: Path) -> list[float]:
     """Train; the validation losses, the first of them before any step."""
     work.mkdir(parents=True, exist_ok=True)
     train(job, work)
-    return [
-        event["metrics"]["validation/loss"]
-        for event in read(work / "events.jsonl")
-        if "validation/loss" in event.get("metrics", {})
-    ]
+    told = [event.get("metrics", {}) for event in read(work / "events.jsonl")]
+    return [metrics["validation/loss"] for metrics in told if "validation/loss" in metrics]
 
 
 def unet_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -163,7 +160,7 @@ def test_full_fine_tuning_goes_on_from_the_base(world: World, tmp_path: Path) ->
     before = halves(drawn(load_pipeline(world.base, "cpu"), "a half six"))
     assert halves(drawn(finished, "a half six")) > before + 60
     assert type(finished.scheduler).__name__ == "DPMSolverMultistepScheduler"
-    assert "of `base` was trained on" in (tmp_path / "work/pipeline/README.md").read_text()
+    assert "of `base`, was trained further" in (tmp_path / "work/pipeline/README.md").read_text()
 
 
 @pytest.mark.parametrize("dora", [False, True])
