@@ -6,6 +6,7 @@ from darkroom.diffusion.families import Family, Shape
 from darkroom.diffusion.objectives import STEPS, Ddpm, Objective, make, of_scheduler
 from darkroom.errors import RecipeError
 from darkroom.randomness import seed_of
+from darkroom.recipe_training import misfit
 
 from .job import BASE, Job
 
@@ -56,8 +57,8 @@ def _objective(job: Job, scheduler: Any) -> Objective:
         return make(plan, plan.kind or found.kind)
     if isinstance(found, Ddpm) and len(found.alphas) != STEPS:
         raise RecipeError(f"model.base: its noise schedule has {len(found.alphas)} steps, not {STEPS}")
-    if plan.min_snr_gamma and found.kind == "flow":
-        raise RecipeError("train.objective.min_snr_gamma belongs to the DDPM path, and the base learns flow matching")
+    if wrong := misfit(plan, found.kind):
+        raise RecipeError(f"train.objective, where the base learns {found.kind}: {wrong}")
     found.plan = plan
     return found
 
@@ -70,13 +71,5 @@ def _fit(pipeline: Any, family: Family, shape: Shape, base: str) -> None:
             f"model.base = {base!r}: its denoiser takes {channels} channels, and the pictures have {shape.channels}: "
             "leave out model.vae, so that the base's own autoencoder is used"
         )
-    denoiser = getattr(pipeline, family.denoiser)
-    if sides == [shape.side, shape.side] or getattr(denoiser.config, "sample_size", None) is None:
-        return
-    if type(denoiser).__name__ == "DiTTransformer2DModel":
-        factor = getattr(pipeline, "vae_scale_factor", 8)
-        raise RecipeError(
-            f"preprocess.size: this base has positions for one size alone: set {sides[0] * factor} instead of "
-            f"{shape.side * factor}"
-        )
-    denoiser.register_to_config(sample_size=shape.side)
+    if sides != [shape.side, shape.side]:
+        family.resize(pipeline, shape.side)
