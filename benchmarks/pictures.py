@@ -7,7 +7,8 @@ made: overlapping discs whose radii follow a power law, which have the edges and
 and Huang, "Occlusion models for natural images", 2001), under a sensor's grain. Real photos are cut and resized to it.
 
 - limit: libjpeg-turbo's decode alone, scaled by DCT to 256 x 192, from memory, not strict;
-- pass: ``picture.measure``: reading, strict decode, every measure of the manifest, and the working copy written;
+- pass: ``picture.learn`` and ``judged``, in the batches and with the environment of the processes that measure:
+  reading, strict decode, every measure of the manifest, and the working copy written;
 - cleanvision: ``Imagelab.find_issues()``, all its checks, one process, installed apart for this;
 - processes: ``measuring.measure_all``, wall seconds with one and with two, their start included.
 
@@ -17,12 +18,9 @@ and ``height``), low information (``entropy``), dark and light (``brightness_p99
 (``sharpness`` and flags), exact duplicates (``pixels``) and near ones (``phash``, ``dhash``, ``crops``).
 """
 
-import os
-
-os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")  # before NumPy reads them; a process is one thread
-
 import argparse
 import hashlib
+import os
 import statistics
 import subprocess
 import sys
@@ -37,7 +35,8 @@ import simplejpeg
 
 from darkroom.collect.manifest import picture_path
 from darkroom.quality.measuring import measure_all
-from darkroom.quality.picture import Rules, measure
+from darkroom.quality.picture import BATCH, Rules, judged, learn
+from darkroom.quality.pool import ENVIRONMENT
 from darkroom.store import Store
 
 WIDTH, HEIGHT, WORKING = 1024, 768, 256
@@ -137,10 +136,12 @@ def rounds(folder: Path, files: list[Path], contents: list[bytes], count: int) -
             simplejpeg.decode_jpeg(content, min_width=WORKING, min_height=1, strict=False)
 
     def whole() -> None:
-        for file in files:
-            assert "reason" not in measure(file, RULES, next(copies))
+        for start in range(0, len(files), BATCH):
+            for values in learn([(str(file), next(copies)) for file in files[start : start + BATCH]], RULES):
+                assert isinstance(values, dict)
+                assert "reason" not in judged(values, RULES)
 
-    copies = (folder / "copies" / f"{number % 256:02x}" / str(number) for number in range(10**9))
+    copies = (str(folder / "copies" / f"{number % 256:02x}" / str(number)) for number in range(10**9))
     limit()
     whole()
     pairs = [(cpu(limit), cpu(whole)) for _ in range(count)]
@@ -188,4 +189,6 @@ def rate(files: list[Path], seconds: list[float]) -> float:
 
 
 if __name__ == "__main__":
+    if not ENVIRONMENT.items() <= os.environ.items():  # libraries read it while they are loaded
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ENVIRONMENT})
     main()

@@ -30,7 +30,7 @@ ENCODED_BY = ("shards", "latents", "pictures", "rowcache", "tensorfile", "texts"
 ENCODING = tuple(f"preprocess/{name}.py" for name in ENCODED_BY)
 STAGES = {
     "manifest": Stage(2, ("collect/*.py",)),
-    "checked": Stage(2, ("quality/*.py",)),
+    "checked": Stage(3, ("quality/*.py",)),
     "shards": Stage(2, ("preprocess/*.py", *SHARED)),
     "checkpoint": Stage(2, ("training/*.py", "diffusion/*.py", "preprocess/texts.py", *SHARED)),
     "evaluation": Stage(3, ("evaluation/*.py", "diffusion/*.py", "training/data.py", *ENCODING, *SHARED)),

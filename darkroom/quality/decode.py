@@ -9,8 +9,9 @@ orientation are not followed, as viewers do not.
 import io
 import re
 import warnings
+from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -30,6 +31,7 @@ from .metadata import (
 if TYPE_CHECKING:
     from PIL import Image
 
+Result = TypeVar("Result")
 # What Pillow decodes itself, beside JPEG and phones' MPO, which have a path of their own.
 FORMATS = ("PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000")
 # Warnings of libjpeg about what does not touch the pixels: markers of applications, and a formality of scans.
@@ -46,8 +48,9 @@ class Decoded:
     """A picture ready to be measured.
 
     ``rgb``: uint8 HWC sRGB, upright, of the asked size; ``width`` and ``height``: upright, in full; ``alpha``: share of
-    the area that is see-through; ``lossless``: the file keeps every pixel; ``converted``: what was done to get to plain
-    sRGB; ``remarks``: what is odd, "kind: detail".
+    the area that is see-through; ``sampling``: None where the file keeps every pixel, else "420" if it keeps the colour
+    of every second one across and down, as most JPEGs do, and "444" for all others; ``converted``: what was done to get
+    to plain sRGB; ``remarks``: what is odd, "kind: detail".
     """
 
     rgb: np.ndarray
@@ -58,7 +61,7 @@ class Decoded:
     frames: int = 1
     orientation: int = 1
     alpha: float = 0.0
-    lossless: bool = True
+    sampling: str | None = None
     converted: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
@@ -68,17 +71,32 @@ def decode(content: bytes, side: int, max_pixels: int) -> Decoded:
 
     Raises :class:`Undecodable`, and ``MemoryError`` when this process has too little.
     """
+    return done(decoding(content, side, max_pixels))
+
+
+def decoding(content: bytes, side: int, max_pixels: int) -> Generator[None, None, Decoded]:
+    """:func:`decode` in steps: around the long one in libjpeg, others may have theirs. Raises as decode does."""
     if not content:
         raise Undecodable("undecodable: the file is empty")
     try:
         if content.startswith(b"\xff\xd8\xff"):
-            return _decode_jpeg(content, side, max_pixels)
+            return (yield from _decode_jpeg(content, side, max_pixels))
         return _decode_other(content, side, max_pixels)
     except (Undecodable, MemoryError):
         raise
     except Exception as error:  # a decoder meets hostile bytes: whatever it raises is a fault of the file
         name = "" if type(error) is ValueError else f"{type(error).__name__}: "
         raise Undecodable(f"undecodable: {name}{_plain(str(error))}") from None
+
+
+def done(steps: Generator[None, None, Result]) -> Result:
+    """What steps come to, taken one after the other."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: Result = end.value
+            return found
 
 
 def fitted(width: int, height: int, side: int) -> tuple[int, int]:
@@ -97,7 +115,7 @@ def reduced(pixels: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(cv2.resize(pixels, fitted(width, height, side), interpolation=cv2.INTER_AREA))
 
 
-def _decode_jpeg(content: bytes, side: int, max_pixels: int) -> Decoded:
+def _decode_jpeg(content: bytes, side: int, max_pixels: int) -> Generator[None, None, Decoded]:
     import simplejpeg  # type: ignore[import-untyped]
 
     header = jpeg_header(content)
@@ -110,6 +128,7 @@ def _decode_jpeg(content: bytes, side: int, max_pixels: int) -> Decoded:
         raise Undecodable(f"undecodable: a JPEG of {header.channels} channels")
     space = "GRAY" if mode == "L" else mode
     least_width, least_height = fitted(width, height, side)
+    yield
     try:
         pixels = simplejpeg.decode_jpeg(content, space, min_width=least_width, min_height=least_height)
     except ValueError as error:
@@ -118,11 +137,12 @@ def _decode_jpeg(content: bytes, side: int, max_pixels: int) -> Decoded:
         metadata.remarks.append(f"odd header: {_plain(str(error))}")
         bare = jpeg_without_metadata(content)
         pixels = simplejpeg.decode_jpeg(bare, space, min_width=least_width, min_height=least_height)
+    yield
     if mode == "L":
         pixels = pixels[..., 0]
     elif mode == "CMYK":
         pixels = 255 - pixels  # as Adobe's programs write them, which all others follow
-    found = Decoded(pixels, width, height, "JPEG", mode, header.frames, lossless=False)
+    found = Decoded(pixels, width, height, "JPEG", mode, header.frames, sampling=header.sampling)
     if header.quality is not None and header.quality < COARSE:
         found.remarks.append(f"strong compression: JPEG quality about {header.quality}")
     if header.frames == 1 and (rest := len(content) - jpeg_end(content, header.scan)):
@@ -150,9 +170,8 @@ def _decode_other(content: bytes, side: int, max_pixels: int) -> Decoded:
             raise Undecodable(f"undecodable: not a picture in any of JPEG, {', '.join(FORMATS)}") from None
         _bound(*picture.size, max_pixels)
         found = Decoded(np.empty(0), *picture.size, str(picture.format), picture.mode)
-        found.lossless = not (
-            found.format in ("AVIF", "JPEG2000") or (found.format == "WEBP" and b"VP8 " in content[:64_000])
-        )
+        if found.format in ("AVIF", "JPEG2000") or (found.format == "WEBP" and b"VP8 " in content[:64_000]):
+            found.sampling = "444"
         _read_metadata(picture, metadata)
         try:
             found.frames = int(getattr(picture, "n_frames", 1))
@@ -252,17 +271,22 @@ def _finished(found: Decoded, space: str, metadata: Metadata, side: int) -> Deco
         if found.orientation >= 5:
             found.width, found.height = found.height, found.width
     found.rgb = np.ascontiguousarray(rgb)
-    notes = (
-        (depth, depth != ""),
-        (space, space in ("CMYK", "LAB")),
-        ("transparency", found.alpha > 0),
-        ("rotated by EXIF", found.orientation != 1),
-        ("ICC profile", profiled),
-        (f"first of {found.frames} frames", found.frames > 1),
-        ("GPS removed", metadata.gps),
-        ("author removed", metadata.author),
-    )
-    found.converted += [note for note, true in notes if true]
+    if depth:
+        found.converted.append(depth)
+    if space in ("CMYK", "LAB"):
+        found.converted.append(space)
+    if found.alpha > 0:
+        found.converted.append("transparency")
+    if found.orientation != 1:
+        found.converted.append("rotated by EXIF")
+    if profiled:
+        found.converted.append("ICC profile")
+    if found.frames > 1:
+        found.converted.append(f"first of {found.frames} frames")
+    if metadata.gps:
+        found.converted.append("GPS removed")
+    if metadata.author:
+        found.converted.append("author removed")
     found.remarks += metadata.remarks
     return found
 

@@ -24,6 +24,7 @@ SYMMETRIES = 8
 SILENCE = 0.001
 EQUAL = 0.5
 CROSSED = 8  # the first parts of a side are combined with others, the rest each with itself
+FIRST = 16 + 9 * CROSSED  # rows of an operator that are combined with all others
 CONTRAST = 2.0  # a crop whose waves have less has no hash
 
 
@@ -81,18 +82,18 @@ def perceptual(cells: np.ndarray) -> tuple[str | None, str | None, str | None]:
     None for a picture that is flat, and no hash for a crop that is: with nothing in it, it is like any other.
     """
     steps, waves = _places()
-    height, width = cells.shape
-    half = _operator(height) @ cells  # by columns last: pictures are wide more often than tall
-    crossed = half[: 16 + 9 * CROSSED] @ _operator(width)[: 16 + 9 * CROSSED].T
-    alone = half[16 + 9 * CROSSED :].reshape(-1, 9, width) @ _centres(width)
-    every = np.concatenate((crossed.ravel(), alone.ravel()))
-    found = every[waves]
+    down, across, centres = _factors(*cells.shape)
+    half = down @ cells  # by columns last: pictures are wide more often than tall
+    crossed = half[:FIRST] @ across
+    alone = half[FIRST:].reshape(-1, 9, cells.shape[1]) @ centres
+    every = np.concatenate((crossed, alone), axis=None)
+    found = every.take(waves)
     power = np.einsum("ij,ij->i", found[:, 1:64], found[:, 1:64])
     if power[0] <= CONTRAST**2:
         return None, None, None
     found[:, 0] = found[:, 64] + found[:, 65]
     phashes = np.packbits(found[:, :64] > SILENCE, axis=1)
-    dhash = np.packbits(every[steps] > EQUAL)
+    dhash = np.packbits(every.take(steps) > EQUAL)
     return phashes[0].tobytes().hex(), dhash.tobytes().hex(), phashes[1:][power[1:] > CONTRAST**2].tobytes().hex()
 
 
@@ -134,16 +135,19 @@ def _operator(count: int) -> np.ndarray:
 
 
 @cache
-def _centres(count: int) -> np.ndarray:
-    """The waves of the parts that are only combined with themselves: float32[parts, count, 9]."""
-    alone = _operator(count)[16 + 9 * CROSSED :].reshape(-1, 9, count)
-    return np.ascontiguousarray(alone.transpose(0, 2, 1))
+def _factors(height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What cells of this shape are multiplied by: [16 + 9 parts, height] from the left, then from the right what its
+    first rows are, [width, FIRST], and for each of the parts that are only combined with themselves [width, 9].
+    """
+    across = _operator(width)
+    alone = across[FIRST:].reshape(-1, 9, width)
+    return _operator(height), across[:FIRST].T, np.ascontiguousarray(alone.transpose(0, 2, 1))
 
 
 @cache
 def _places() -> tuple[np.ndarray, np.ndarray]:
     """Where in the flat products dHash's steps are, [128], and the waves, [crops, 66]: 8 x 8, then two of the ninth."""
-    size, table = 16 + 9 * CROSSED, np.arange(8)
+    size, table = FIRST, np.arange(8)
     steps = [table[:, None] * size + 8 + table, (8 + table)[:, None] * size + table]
     u, v = np.append(np.repeat(table, 8), (0, 8)), np.append(np.tile(table, 8), (8, 0))
     waves = [

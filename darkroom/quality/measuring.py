@@ -13,8 +13,8 @@ from darkroom.collect.manifest import picture_path
 from darkroom.errors import DiskFull
 from darkroom.store import Store
 
-from .picture import MEASURES, Rules, judged, learn, working_path
-from .pool import AHEAD, COMMAND, Pool, Task
+from .picture import BATCH, MEASURES, Rules, judged, learn, working_path
+from .pool import COMMAND, Pool, Task
 
 Progress = Callable[[int, int], None]
 COLUMNS = (*MEASURES, "working", "reason", "flags")
@@ -23,7 +23,7 @@ Row = tuple[Any, ...]
 KIND = "measures"  # of the cache's entries
 READ = 10_000  # pictures read from the cache at a time: a million dicts would not fit
 LISTED = 1000  # known pictures from which on folders of working copies are listed
-BATCH = 256  # pictures learnt between two writes to the cache
+KEPT = 256  # pictures learnt between two writes to the cache
 
 
 def measure_all(
@@ -67,7 +67,7 @@ def measure_all(
                 elif not values.get("reason", "").startswith("too many pixels"):  # not kept: the rule may change
                     learnt[key] = values
                 found[one] = _row(values, key, rules)
-                if len(learnt) >= BATCH:
+                if len(learnt) >= KEPT:
                     cache.put(KIND, learnt)
                     learnt = {}
                 progress(len(found), len(unique))
@@ -117,10 +117,14 @@ def _learn(
     if not tasks:
         return
     if not workers:
-        for one, path, copy in tasks:
-            yield one, learn(Path(path), rules, Path(copy))
+        for start in range(0, len(tasks), BATCH):
+            some = tasks[start : start + BATCH]
+            for (one, *_), found in zip(some, learn([task[1:] for task in some], rules), strict=True):
+                if isinstance(found, Exception):
+                    raise found
+                yield one, found
         return
-    pool = Pool(tasks, rules, min(workers, -(-len(tasks) // AHEAD)), command)
+    pool = Pool(tasks, rules, min(workers, -(-len(tasks) // BATCH)), command)
     try:
         for _ in tasks:
             one, values = pool.next()

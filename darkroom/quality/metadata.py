@@ -77,7 +77,10 @@ def tiff_tags(content: bytes, offset: int | None = None) -> dict[int, int]:
 
 @dataclass
 class JpegHeader:
-    """What stands before a JPEG's first scan. ``quality`` is an estimate (None: unusual tables), ``scan`` an offset."""
+    """What stands before a JPEG's first scan. ``quality`` is an estimate (None: unusual tables), ``scan`` an offset.
+
+    ``sampling``: "420" where colour is kept for every second pixel across and down, else "444".
+    """
 
     width: int
     height: int
@@ -86,6 +89,7 @@ class JpegHeader:
     progressive: bool
     frames: int
     quality: int | None
+    sampling: str
     scan: int
     metadata: Metadata
 
@@ -94,6 +98,7 @@ def jpeg_header(content: bytes) -> JpegHeader:
     """Walk over a JPEG's segments up to its first scan; raises ``ValueError`` when there is no whole header."""
     metadata = Metadata()
     frame: tuple[int, int, int, int] | None = None
+    sampling = "444"
     progressive, frames, quality, scan = False, 1, None, 0
     profile: dict[int, bytes] = {}
     parts = 0
@@ -101,6 +106,8 @@ def jpeg_header(content: bytes) -> JpegHeader:
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             precision, height, width, channels = struct.unpack_from(">BHHB", content, start)
             frame, progressive = (precision, height, width, channels), marker in (0xC2, 0xC6, 0xCA, 0xCE)
+            if channels == 3 and content[start + 6 : stop][1::3] == b"\x22\x11\x11":
+                sampling = "420"
         elif marker == 0xDB and content[start] == 0:  # the first table, of 8 bits: luminance
             quality = _quality(content[start + 1 : start + 65])
         elif marker == 0xE1 and content.startswith(b"Exif\0\0", start):
@@ -124,7 +131,7 @@ def jpeg_header(content: bytes) -> JpegHeader:
         else:
             metadata.remarks.append("broken ICC profile: parts are missing")
     precision, height, width, channels = frame
-    return JpegHeader(width, height, channels, precision, progressive, frames, quality, scan, metadata)
+    return JpegHeader(width, height, channels, precision, progressive, frames, quality, sampling, scan, metadata)
 
 
 def jpeg_end(content: bytes, scan: int) -> int:

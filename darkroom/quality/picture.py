@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,19 @@ from typing import Any
 import numpy as np
 
 from . import statistics as figures
-from .decode import Undecodable, decode, reduced
+from .decode import Undecodable, decoding, done, reduced
 
 # Raised when what the pass measures or writes changes: cached values and copies of another version are not used.
-PASS = 2
+PASS = 3
 MEASURES = (
     "width", "height", "format", "mode", "frames", "orientation", "sharpness", "entropy", "brightness_p5",
     "brightness_p99", "saturation", "border", "alpha", "pixels", "phash", "dhash", "crops", "descriptor", "converted",
 )  # fmt: skip
+Look = tuple[dict[str, Any], np.ndarray | None]
 
+BATCH = 16  # pictures whose steps are taken in turn
+# What is larger does not wait for others in memory, its steps are taken at once: bytes of a file, side of a copy.
+LARGE_FILE, LARGE_SIDE = 2_000_000, 1024
 FLAT = 2.0  # standard deviation of the most varied channel; what JPEG leaves of an even area stays below
 CLEAR = 0.999  # share that is see-through
 NOISE = (0.3, 0.2)  # correlation of neighbouring pixels and cells; the least in 630 real pictures is 0.60 and 0.13
@@ -60,31 +65,89 @@ def measure(path: Path, rules: Rules, copy: Path) -> dict[str, Any]:
     Reasons and flags are texts "kind: detail". Raises ``OSError`` for what the disk does wrong, which is not held
     against the picture, and ``MemoryError``.
     """
-    return judged(learn(path, rules, copy), rules)
+    (found,) = learn([(str(path), str(copy))], rules)
+    if isinstance(found, Exception):
+        raise found
+    return judged(found, rules)
 
 
-def learn(path: Path, rules: Rules, copy: Path) -> dict[str, Any]:
-    """As :func:`measure`, but what is found whatever the rules: to keep, and to give to :func:`judged`."""
-    values, rgb = look(path.read_bytes(), rules)
-    if rgb is not None and "reason" not in judged(values, rules):
-        write_copy(rgb, copy, lossless=values["lossless"])
+def learn(tasks: Sequence[tuple[str, str]], rules: Rules) -> list[dict[str, Any] | OSError | MemoryError]:
+    """As :func:`measure` for each (path, path of its copy), but what is found whatever the rules, for :func:`judged`.
+
+    What measure would raise stands in the picture's place. Each step is taken for all pictures before the next:
+    decoding one drives everything else out of a processor's caches, which the other steps would have to fetch again
+    for every picture. At most :data:`BATCH` are good at a time; more only take more memory.
+    """
+    found: list[dict[str, Any] | OSError | MemoryError] = [{}] * len(tasks)
+    running = {place: _steps(*task, rules) for place, task in enumerate(tasks)}
+    while running:
+        for place, steps in list(running.items()):
+            try:
+                next(steps)
+                continue
+            except StopIteration as end:
+                found[place] = end.value
+            except (OSError, MemoryError) as error:
+                found[place] = error
+            del running[place]
+    return found
+
+
+def _steps(path: str, copy: str, rules: Rules) -> Generator[None, None, dict[str, Any]]:
+    """One picture's way through :func:`learn`."""
+    content = _content(path)
+    looking = _looking(content, rules)
+    if len(content) > LARGE_FILE or rules.working_side > LARGE_SIDE:
+        values, rgb = done(looking)
+    else:
+        values, rgb = yield from looking
+        yield
+    if rgb is not None and not fault(values, rules):
+        write_copy(rgb, copy, values["sampling"])
     return values
 
 
-def look(content: bytes, rules: Rules) -> tuple[dict[str, Any], np.ndarray | None]:
+def look(content: bytes, rules: Rules) -> Look:
     """What a file's bytes show, whatever the rules: (values to keep and to give to :func:`judged`, working pixels)."""
+    return done(_looking(content, rules))
+
+
+def _content(path: str) -> bytes:
+    """A file's bytes; half the calls of Python's own way."""
+    handle = os.open(path, os.O_RDONLY)
     try:
-        found = decode(content, max(rules.working_side, figures.SIDE), rules.max_pixels)
+        left = os.fstat(handle).st_size
+        parts = []
+        while left > 0 and (part := os.read(handle, left)):
+            parts.append(part)
+            left -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+    finally:
+        os.close(handle)
+
+
+def _looking(content: bytes, rules: Rules) -> Generator[None, None, Look]:
+    """:func:`look` in steps."""
+    try:
+        found = yield from decoding(content, max(rules.working_side, figures.SIDE), rules.max_pixels)
     except Undecodable as fault:
         return {"reason": str(fault), "flags": []}, None
     rgb = reduced(found.rgb, rules.working_side)
+    sampling = found.sampling
+    if sampling == "420" and max(found.width, found.height) <= rules.working_side:
+        sampling = "444"  # all that is left is kept; halving the colour a second time would blur it
     values = {
-        **{name: getattr(found, name) for name in ("width", "height", "format", "mode", "frames", "orientation")},
+        "width": found.width,
+        "height": found.height,
+        "format": found.format,
+        "mode": found.mode,
+        "frames": found.frames,
+        "orientation": found.orientation,
         **figures.statistics(reduced(found.rgb, figures.SIDE)),
         "alpha": round(found.alpha, 6),
         "pixels": pixel_digest(rgb),
         "converted": found.converted,
-        "lossless": found.lossless,
+        "sampling": sampling,
         "flags": found.remarks,
     }
     if min(found.width, found.height) < figures.MIN_HASHED:
@@ -138,26 +201,26 @@ def remarks(values: dict[str, Any]) -> list[str]:
     return found
 
 
-def write_copy(rgb: np.ndarray, copy: Path, lossless: bool) -> None:
-    """HWC uint8 -> a PNG where the source kept every pixel, else a JPEG without subsampling; moved into place."""
+def write_copy(rgb: np.ndarray, copy: str, sampling: str | None) -> None:
+    """HWC uint8 -> a PNG where ``sampling`` is None, else a JPEG that keeps colour so; moved into place."""
     import cv2
     import simplejpeg  # type: ignore[import-untyped]
 
-    if lossless:
-        done, png = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1])
-        assert done
+    if sampling is None:
+        encoded, png = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        assert encoded
         content = png.tobytes()
     else:
-        content = simplejpeg.encode_jpeg(rgb, quality=QUALITY, colorspace="RGB", colorsubsampling="444")
+        content = simplejpeg.encode_jpeg(rgb, quality=QUALITY, colorspace="RGB", colorsubsampling=sampling)
     temporary = f"{copy}.{os.getpid()}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     try:
         handle = os.open(temporary, flags, 0o644)
     except FileNotFoundError:
-        copy.parent.mkdir(parents=True, exist_ok=True)
+        Path(copy).parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(temporary, flags, 0o644)
     try:
-        place = 0
+        place = os.write(handle, content)
         while place < len(content):
             place += os.write(handle, memoryview(content)[place:])
     finally:

@@ -1,4 +1,4 @@
-"""Processes that measure pictures. One that crashes or hangs costs the picture it had in hand, and is replaced."""
+"""Processes that measure pictures. One that crashes or hangs is replaced, and costs the picture that made it so."""
 
 import contextlib
 import json
@@ -18,13 +18,20 @@ from typing import Any
 
 from darkroom.errors import DarkroomError
 
-from .picture import Rules
+from .picture import BATCH, Rules
 
 Task = tuple[str, str, str]  # id, path of the bytes, path for the working copy
 COMMAND = (sys.executable, "-m", "darkroom.quality.measurer")
+# One thread a process; and glibc keeps the memory of one batch of pictures for the next instead of handing it back.
+ENVIRONMENT = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_TRIM_THRESHOLD_": "64000000",
+    "MALLOC_MMAP_THRESHOLD_": "16000000",
+}
 PATIENCE_SECONDS = 120.0  # for one picture; the largest that the default rules allow take a few seconds
 START_SECONDS = 120.0  # for Python and its libraries, from a slow disk
-AHEAD = 8  # pictures given to a process before it answers, so that it never waits for the next
+AHEAD = 2 * BATCH  # pictures given to a process before it answers: those in its hands and the next
 
 
 class Died(Exception):
@@ -42,7 +49,7 @@ class Measurer:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # decoders print warnings about hostile bytes
             bufsize=0,
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            env={**os.environ, **ENVIRONMENT},
             start_new_session=True,  # Ctrl-C is for the parent: this process ends with its input
         )
         self._send(asdict(rules))
@@ -147,7 +154,7 @@ class Pool:
         """Give tasks to a process, a few ahead, and pass on its answers, until it dies or none are left."""
         given: deque[Task] = deque()
         while not self._closed:
-            while len(given) < AHEAD and (task := self._take()):
+            while len(given) < self._share() and (task := self._take()):
                 given.append(task)
                 measurer.give(task)
             if not given:
@@ -155,11 +162,12 @@ class Pool:
             try:
                 found = measurer.answer()
             except Died:
-                suspect = given.popleft()
+                suspects, innocent = list(given)[:BATCH], list(given)[BATCH:]  # what it had in hand, and the rest
                 with self._lock:
-                    self._tasks.extend(given)
-                if not self._closed:
-                    self._done.put((suspect[0], self._alone(suspect)))
+                    self._tasks.extend(innocent)
+                for suspect in suspects:
+                    if not self._closed:
+                        self._done.put((suspect[0], self._alone(suspect)))
                 return
             self._done.put((given.popleft()[0], found))
 
@@ -183,6 +191,10 @@ class Pool:
             finally:
                 with self._lock:
                     self._running.discard(measurer)
+
+    def _share(self) -> int:
+        """How many tasks a process may have: towards the end fewer, so that all end together."""
+        return max(1, min(AHEAD, len(self._tasks) // len(self._threads)))
 
     def _take(self) -> Task | None:
         with self._lock:

@@ -14,6 +14,7 @@ from . import hashes
 SIDE = 256
 MIN_HASHED = 32  # pixels on the shorter side; below, the bits of a hash say the same few pixels again and again
 SAMPLED = 128  # pixels of a side from which on every second one is as good as all, where only a percentile is asked
+BRIGHTNESS = np.array([0.01, 0.05, 0.99])  # the percentiles that are asked for
 FRAME_STEP = 12  # levels by which a pixel of a uniform frame may differ from its colour
 FRAME_EDGE = 0.6  # share of the line inside a frame that is not of its colour; things on a plain ground have less
 
@@ -34,12 +35,13 @@ def statistics(rgb: np.ndarray) -> dict[str, Any]:
     import cv2
 
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    area = grey.size
     bends = cv2.Laplacian(grey, cv2.CV_16S)
     counts = _histogram(grey)
     some = counts[counts > 0]
-    p1, p5, p99 = _percentiles(counts, 0.01, 0.05, 0.99)
-    sample = bends[:: 1 + (grey.shape[0] > SAMPLED), :: 1 + (grey.shape[1] > SAMPLED)]
-    (steepest,) = _percentiles(np.bincount(np.abs(sample).ravel()), 0.995)
+    p1, p5, p99 = counts.cumsum().searchsorted(BRIGHTNESS * area).tolist()
+    sample = np.abs(bends[:: 1 + (grey.shape[0] > SAMPLED), :: 1 + (grey.shape[1] > SAMPLED)]).ravel()
+    steepest = int(np.bincount(sample).cumsum().searchsorted(0.995 * sample.size))
     small = _halved(rgb, 2 * hashes.SIDE)
     red, green, blue = cv2.split(small)
     high = cv2.max(cv2.max(red, green), blue)
@@ -48,24 +50,23 @@ def statistics(rgb: np.ndarray) -> dict[str, Any]:
     coarse = _correlation(cells)
     hashed = min(rgb.shape[:2]) >= MIN_HASHED
     phash, dhash, crops = hashes.perceptual(cells.astype(np.float32)) if hashed else (None, None, None)
-    values = {
-        "sharpness": cv2.norm(bends, cv2.NORM_L2SQR) / grey.size - (cv2.sumElems(bends)[0] / grey.size) ** 2,
-        "entropy": max(0.0, math.log2(grey.size) - float((some * np.log2(some)).sum()) / grey.size),
-        "brightness_p5": p5,
-        "brightness_p99": p99,
-        "saturation": cv2.mean(cv2.divide(colour, high, scale=255))[0] / 255,
-        "border": border(rgb),
+    return {
+        "sharpness": round(cv2.norm(bends, cv2.NORM_L2SQR) / area - (cv2.sumElems(bends)[0] / area) ** 2, 4),
+        "entropy": round(max(0.0, math.log2(area) - float((some * np.log2(some)).sum()) / area), 4),
+        "brightness_p5": float(p5),
+        "brightness_p99": float(p99),
+        "saturation": round(cv2.mean(cv2.divide(colour, high, scale=255))[0] / 255, 4),
+        "border": round(border(rgb), 4),
         "phash": phash,
         "dhash": dhash,
         "crops": crops,
         "descriptor": cv2.resize(small, (8, 8), interpolation=cv2.INTER_AREA).tobytes().hex(),
-        "spread": float(cv2.meanStdDev(small)[1].max()),
-        "colour": _percentiles(np.bincount(colour.ravel(), minlength=256), 0.999)[0],
-        "edges": steepest / (p99 - p1 + 1),
-        "coarse": coarse,
-        "fine": _correlation(grey) if coarse < 0.5 else 1.0,
+        "spread": round(float(cv2.meanStdDev(small)[1].max()), 4),
+        "colour": float(_histogram(colour).cumsum().searchsorted(0.999 * colour.size)),
+        "edges": round(steepest / (p99 - p1 + 1), 4),
+        "coarse": round(coarse, 4),
+        "fine": round(_correlation(grey), 4) if coarse < 0.5 else 1.0,
     }
-    return {name: round(value, 4) if isinstance(value, float) else value for name, value in values.items()}
 
 
 def _halved(pixels: np.ndarray, side: int) -> np.ndarray:
@@ -83,18 +84,26 @@ def border(rgb: np.ndarray) -> float:
 
     A side counts where most of the line inside it is of other colours: the plain ground around a thing is no frame.
     """
-    if min(rgb.shape[:2]) < 16:
+    height, width = rgb.shape[:2]
+    if min(height, width) < 16:
         return 0.0
-    corners = (rgb, rgb[::-1, ::-1])
-    return max((_frame(pixels) for pixels in corners if _plain(pixels[0]) or _plain(pixels[:, 0])), default=0.0)
+    (first, right), (left, last) = rgb[:: height - 1, :: width - 1].astype(np.int16).tolist()
+    found = 0.0
+    for corner, pixels in ((first, rgb), (last, rgb[::-1, ::-1])):
+        across, down = (right, left) if corner is first else (left, right)
+        if (_alike(corner, across) and _plain(pixels[0])) or (_alike(corner, down) and _plain(pixels[:, 0])):
+            found = max(found, _frame(pixels))
+    return found
+
+
+def _alike(one: list[int], other: list[int]) -> bool:
+    """Have two pixels one colour?"""
+    return all(abs(a - b) <= FRAME_STEP for a, b in zip(one, other, strict=True))
 
 
 def _plain(line: np.ndarray) -> bool:
     """Has a line of pixels, [N, 3], one colour?"""
-    first, last = line[0].tolist(), line[-1].tolist()
-    if any(abs(one - other) > FRAME_STEP for one, other in zip(first, last, strict=True)):
-        return False  # which is nearly always so, and quickly seen
-    return bool((np.abs(line.astype(np.int16) - first) <= FRAME_STEP).all())
+    return bool((np.abs(line.astype(np.int16) - line[0]) <= FRAME_STEP).all())
 
 
 def _frame(rgb: np.ndarray) -> float:
@@ -128,25 +137,14 @@ def _histogram(levels: np.ndarray) -> np.ndarray:
     return np.asarray(cv2.calcHist([levels], [0], None, [256], [0, 256])).ravel()
 
 
-def _percentiles(counts: np.ndarray, *shares: float) -> list[float]:
-    """The levels that these shares of the pixels do not exceed."""
-    reached = counts.cumsum()
-    total = float(reached[-1])
-    return [float(reached.searchsorted(share * total)) for share in shares]
-
-
-def _deviation(pixels: np.ndarray) -> float:
-    import cv2
-
-    return float(cv2.meanStdDev(pixels)[1][0, 0])
-
-
 def _correlation(grey: np.ndarray) -> float:
     """Of pixels and their neighbours, the larger of across and down; 1 where nothing varies: uint8 HW -> -1 to 1."""
     import cv2
 
-    variance = _deviation(grey) ** 2
-    if variance < 1 or min(grey.shape) < 2:
+    height, width = grey.shape
+    variance = float(cv2.meanStdDev(grey)[1][0, 0]) ** 2
+    if variance < 1 or min(height, width) < 2:
         return 1.0
-    pairs = ((grey[:, 1:], grey[:, :-1]), (grey[1:], grey[:-1]))
-    return max(float(1 - cv2.norm(one, other, cv2.NORM_L2SQR) / (2 * variance * one.size)) for one, other in pairs)
+    across = cv2.norm(grey[:, 1:], grey[:, :-1], cv2.NORM_L2SQR) / (height * (width - 1))
+    down = cv2.norm(grey[1:], grey[:-1], cv2.NORM_L2SQR) / ((height - 1) * width)
+    return float(1 - min(across, down) / (2 * variance))

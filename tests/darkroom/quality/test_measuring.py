@@ -21,12 +21,14 @@ RULES = Rules(min_side=8, max_pixels=10_000, working_side=32)
 DANGEROUS = """
 import os, time
 from darkroom.quality import measurer
-def learn(path, rules, copy):
-    if path.read_bytes() == b"crash":
-        os.abort()
-    if path.read_bytes() == b"hang":
-        time.sleep(60)
-    return {"reason": "undecodable: of no use", "flags": []}
+def learn(tasks, rules):
+    for path, copy in tasks:
+        content = open(path, "rb").read()
+        if content == b"crash":
+            os.abort()
+        if content == b"hang":
+            time.sleep(60)
+    return [{"reason": "undecodable: of no use", "flags": []}] * len(tasks)
 measurer.main(learn)
 """
 

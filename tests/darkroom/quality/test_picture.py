@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, JpegImagePlugin
 
 from darkroom.quality.hashes import from_hex
-from darkroom.quality.picture import MEASURES, Rules, judged, look, measure, pixel_digest
+from darkroom.quality.picture import MEASURES, Rules, judged, learn, look, measure, pixel_digest
 
 RULES = Rules(min_side=8, max_pixels=1_000_000, working_side=64, max_aspect=8)
 
@@ -57,6 +57,37 @@ def test_a_jpegs_copy_is_a_jpeg_and_close_to_it(tmp_path: Path) -> None:
     shown = Image.open(copy)
     assert shown.format == "JPEG"
     assert np.abs(np.asarray(shown).astype(int) - np.asarray(Image.open(io.BytesIO(content)))).mean() < 1.5
+
+
+@pytest.mark.parametrize(
+    ("size", "subsampling", "kept"),
+    [((200, 150), "4:2:0", 2), ((200, 150), "4:2:2", 0), ((200, 150), "4:4:4", 0), ((60, 40), "4:2:0", 0)],
+)
+def test_colour_is_subsampled_only_where_source_was_and_is_reduced(
+    tmp_path: Path, size: tuple[int, int], subsampling: str, kept: int
+) -> None:
+    _, copy = run(tmp_path, encoded(picture(size), "JPEG", subsampling=subsampling))
+    with Image.open(copy) as shown:
+        assert JpegImagePlugin.get_sampling(shown) == kept
+
+
+@pytest.mark.parametrize("side", [64, 2000])
+def test_pictures_in_step_are_found_as_each_alone(tmp_path: Path, side: int) -> None:
+    rules = Rules(min_side=8, max_pixels=1_000_000, working_side=side)
+    whole = encoded(picture((200, 150), seed=1), "JPEG", quality=90)
+    contents = [whole, whole[:-300], encoded(picture(seed=2)), b"", whole + bytes(3_000_000), encoded(picture((9, 7)))]
+    tasks = [(str(tmp_path / name), str(tmp_path / "copies" / name)) for name in "abcdefg"]
+    for content, (path, _) in zip(contents, tasks[1:], strict=True):
+        Path(path).write_bytes(content)
+    lost, *together = learn(tasks, rules)
+    assert isinstance(lost, FileNotFoundError)
+    for content, (path, copy), found in zip(contents, tasks[1:], together, strict=True):
+        assert found == look(content, rules)[0]
+        shown = Path(copy).read_bytes() if Path(copy).exists() else None
+        (alone,) = learn([(path, str(tmp_path / "alone"))], rules)
+        assert found == alone
+        assert shown == ((tmp_path / "alone").read_bytes() if shown else None)
+    assert [Path(copy).exists() for _, copy in tasks] == [False, True, False, True, False, True, False]
 
 
 def test_large_pictures_get_a_smaller_working_copy(tmp_path: Path) -> None:
