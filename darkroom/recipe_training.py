@@ -251,8 +251,8 @@ class Guard(Section):
     spike: float | None = Field(
         10.0,
         gt=1,
-        description="A step whose gradient norm is so many times its recent median, and above clip_gradient_norm, is not "
-        "applied. None: only what is not finite.",
+        description="A step whose gradient norm is so many times its recent median, and above clip_gradient_norm, is "
+        "not applied. None: only what is not finite.",
     )
     retries: int = Field(2, ge=0, le=10, description="How often the last good checkpoint is gone back to.")
     rate_factor: float = Field(0.5, gt=0, le=1, description="The rate's factor at each such return.")

@@ -89,9 +89,7 @@ def save(
         shutil.rmtree(old, ignore_errors=True)
 
 
-def save_start(
-    work: Path, tensors: "dict[str, dict[str, torch.Tensor]]", facts: dict[str, Any] | None = None
-) -> None:
+def save_start(work: Path, tensors: "dict[str, dict[str, torch.Tensor]]", facts: dict[str, Any] | None = None) -> None:
     """Write the state before the first step: what is gone back to before there is another."""
     write(work, START, 0, tensors, facts)
 

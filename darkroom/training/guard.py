@@ -15,8 +15,13 @@ class Guard:
 
     def __init__(self, plan: Plan, clip: float | None) -> None:
         self.plan, self.clip = plan, clip or 0.0
-        self.returns = 0
+        self.refusals: list[dict[str, Any]] = []  # those that were answered by going back, as events tell them
         self.norms: dict[str, list[float]] = {}
+
+    @property
+    def returns(self) -> int:
+        """How often it was gone back."""
+        return len(self.refusals)
 
     @property
     def factor(self) -> float:
@@ -44,9 +49,9 @@ class Guard:
 
     def facts(self) -> dict[str, Any]:
         """All of it, for a checkpoint."""
-        return {"returns": self.returns, "norms": {name: list(norms) for name, norms in self.norms.items()}}
+        return {"refusals": self.refusals, "norms": {name: list(norms) for name, norms in self.norms.items()}}
 
     def set(self, facts: dict[str, Any]) -> None:
         """The reverse of :meth:`facts`."""
-        self.returns = int(facts["returns"])
+        self.refusals = list(facts["refusals"])
         self.norms = {name: list(norms) for name, norms in facts["norms"].items()}

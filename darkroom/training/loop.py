@@ -15,6 +15,7 @@ import torch
 
 from darkroom.devices import prepare
 from darkroom.errors import Diverged
+from darkroom.recipe import Train
 from darkroom.store import need_room, write_json
 
 from . import checkpoints, compute
@@ -136,43 +137,45 @@ def train(job: Job, work: Path) -> None:
 def resume(state: State, work: Path) -> tuple[Events, int]:
     """Be where the newest whole checkpoint is; returns the events up to it, and its step."""
     saved = checkpoints.newest(work)
-    if saved is None:
-        return Events(work, 0), 0
+    assert saved is not None  # the rehearsal left one
     state.load(saved)
     events = Events(work, saved.step)
     for name in saved.damaged:
         events.say(saved.step, note=f"checkpoint {name} is damaged; training goes on from step {saved.step}")
+    for refused in state.guard.refusals:
+        if not events.said("refused", refused):
+            events.say(refused["back_to"], refused=refused)
     return events, saved.step
 
 
-def go_back(
-    task: Method, state: State, work: Path, batch: Batch, step: int, objection: str
-) -> tuple[Events, int]:
+def go_back(task: Method, state: State, work: Path, batch: Batch, step: int, objection: str) -> tuple[Events, int]:
     """Return to the last checkpoint with a lower rate, and tell why.
 
     The return is part of that checkpoint from now on, so that a training which is killed and resumed counts it, too.
     Raises :class:`Diverged` when the recipe's returns are used up.
     """
-    plan, returns = task.job.train, state.guard.returns + 1
+    refusals = state.guard.refusals
     refused: dict[str, Any] = {"at": step, "why": objection, "pictures": list(dict.fromkeys(batch.ids))}
-    if returns > plan.guard.retries:
+    if len(refusals) >= task.job.train.guard.retries:
         with Events(work, step) as events:
             events.say(step, refused=refused)
-        raise Diverged(diverged(plan, step, refused, state.guard.returns))
-    events, back = resume(state, work)
-    state.guard.returns = returns
-    state.save(work, back)
-    events.say(back, refused=refused | {"back_to": back, "rate_factor": state.guard.factor})
-    return events, back
+        raise Diverged(diverged(task.job.train, refused, len(refusals)))
+    saved = checkpoints.newest(work)
+    assert saved is not None
+    state.load(saved)
+    factor = task.job.train.guard.rate_factor ** (len(refusals) + 1)
+    state.guard.refusals = [*refusals, refused | {"back_to": saved.step, "rate_factor": factor}]
+    state.save(work, saved.step)
+    return resume(state, work)
 
 
-def diverged(plan: Any, step: int, refused: dict[str, Any], returns: int) -> str:
+def diverged(plan: Train, refused: dict[str, Any], returns: int) -> str:
     """What happened, to which pictures, and what may help."""
     ids = [name[:12] for name in refused["pictures"]]
     shown = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more (all in events.jsonl)" if len(ids) > 8 else "")
     again = f", also after {returns} returns to a checkpoint with a lower rate" if returns else ""
     return (
-        f"training diverged at step {step}: {refused['why']}{again}; the step's pictures: {shown}. Lower "
+        f"training diverged at step {refused['at']}: {refused['why']}{again}; the step's pictures: {shown}. Lower "
         f"train.learning_rate ({plan.learning_rate}), lengthen train.warmup_steps ({plan.warmup_steps}), or look at "
         "these pictures with `darkroom data trace`"
     )

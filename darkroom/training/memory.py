@@ -44,7 +44,9 @@ def available(device: torch.device) -> int | None:
     found = [] if whole is None else [whole]
     with contextlib.suppress(OSError, ValueError, KeyError):  # "max" is no number: no limit
         cached = dict(line.split() for line in (GROUP / "memory.stat").read_text().splitlines())["file"]  # given back
-        found.append(int((GROUP / "memory.max").read_text()) - int((GROUP / "memory.current").read_text()) + int(cached))
+        found.append(
+            int((GROUP / "memory.max").read_text()) - int((GROUP / "memory.current").read_text()) + int(cached)
+        )
     return min(found, default=None)
 
 

@@ -43,7 +43,8 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One step on all parameters that have a gradient."""
+        """One step on all parameters that have a gradient; there is no closure to ask again."""
+        assert closure is None
         for group in self.param_groups:
             with_gradient = [value for value in group["params"] if value.grad is not None]
             (self._orthogonal if group["matrices"] else self._adamw)(group, with_gradient)

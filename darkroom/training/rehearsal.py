@@ -110,9 +110,8 @@ def advice(task: Method, size: int, fits: int) -> str:
         words += f" ({free / 1e9:.1f} GB are free)"
     further = "" if task.job.train.gradient_checkpointing else "train.gradient_checkpointing = true"
     if fits:
-        return (
-            f"{words}: set train.micro_batch = {fits}, which fits and learns the same"
-            + (f"; or {further}, which is slower" if further else "")
+        return f"{words}: set train.micro_batch = {fits}, which fits and learns the same" + (
+            f"; or {further}, which is slower" if further else ""
         )
     rest = "a smaller preprocess.size, a smaller model or a larger machine"
     return f"{words}, nor does one: set {further + ', or take ' if further else ''}{rest}"

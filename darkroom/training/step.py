@@ -11,11 +11,13 @@ from .methods import Batch, Method, Player
 from .state import State
 
 
-class Refused(Exception):  # noqa: N818
+class Refused(Exception):
     """A step that the guard did not apply; its text says why."""
 
 
-def gradients(task: Method, state: State, player: Player, batch: Batch, step: int, size: int) -> dict[str, torch.Tensor]:
+def gradients(
+    task: Method, state: State, player: Player, batch: Batch, step: int, size: int
+) -> dict[str, torch.Tensor]:
     """Add up a batch's gradients, ``size`` pictures at a time; returns the means of its loss and metrics.
 
     Each part counts by its share, so that the sum is that of the whole batch but for rounding.
