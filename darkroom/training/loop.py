@@ -22,7 +22,8 @@ from . import checkpoints, compute
 from .events import Events
 from .job import Job
 from .methods import Batch, Method, method
-from .optimizers import available, learning_rate
+from .optimizers import learning_rate
+from .packages import available
 from .rehearsal import rehearse
 from .state import State, averaged
 from .step import Refused, take_step

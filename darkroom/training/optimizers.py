@@ -1,29 +1,16 @@
 """The optimisers, and the rate that they work with."""
 
-import importlib.util
 import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from darkroom.errors import RecipeError
 from darkroom.recipe import Train
 
+from .packages import available
+
 Groups = list[dict[str, Any]]
-
-# Optimisers that need a package which not everybody has: its module's name.
-EXTRAS = {"adamw8bit": "bitsandbytes", "prodigy": "prodigyopt"}
-
-
-def available(plan: Train) -> None:
-    """Raise :class:`RecipeError` when the optimiser's package is not installed; asked before anything long."""
-    package = EXTRAS.get(plan.optimizer.name)
-    if package is not None and importlib.util.find_spec(package) is None:
-        raise RecipeError(
-            f"train.optimizer.name = {plan.optimizer.name!r} needs the package {package}, which is not installed: "
-            "pip install 'darkroom[optimizers]', or choose adamw"
-        )
 
 
 def build(parameters: dict[str, torch.nn.Parameter], plan: Train) -> torch.optim.Optimizer:

@@ -9,7 +9,7 @@ import torch
 from darkroom.errors import RecipeError
 from darkroom.recipe import Recipe, Train, parse
 from darkroom.recipe_training import Optimizer
-from darkroom.training import checkpoints, optimizers
+from darkroom.training import checkpoints, optimizers, packages
 from darkroom.training.muon import Muon, is_hidden
 
 NAMES = ["adamw", "adafactor", "muon", "adamw8bit", "prodigy"]
@@ -17,7 +17,7 @@ RATES = {"adamw": 3e-3, "adafactor": 3e-2, "muon": 3e-3, "adamw8bit": 3e-3, "pro
 
 
 def plan_of(name: str, **fields) -> Train:
-    package = optimizers.EXTRAS.get(name)
+    package = packages.EXTRAS.get(name)
     if package and importlib.util.find_spec(package) is None:
         pytest.skip(f"{package} is an extra that is not installed")
     return Train(steps=60, learning_rate=RATES[name], warmup_steps=0, optimizer=Optimizer(name=name), **fields)
@@ -106,8 +106,8 @@ def test_a_missing_package_is_said_before_anything_long(monkeypatch: pytest.Monk
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     plan = Train(steps=1, optimizer=Optimizer(name="adamw8bit"))
     with pytest.raises(RecipeError, match=r"'adamw8bit' needs the package bitsandbytes.*darkroom\[optimizers\]"):
-        optimizers.available(plan)
-    optimizers.available(Train(steps=1))
+        packages.available(plan)
+    packages.available(Train(steps=1))
 
 
 @pytest.mark.parametrize(
