@@ -14,11 +14,12 @@ from darkroom.preprocess.shards import preprocess, read_index
 from darkroom.recipe import Recipe
 from darkroom.store import Store, digest_of, write_json
 
-from . import checkpoints, measure, supervise
+from . import checkpoints, supervise
 from .parts import latents_of
 
 SYNTHETIC = 64  # pictures of noise, where the recipe's own are not asked for
 FOLDER = "estimates"
+MEASURED = "measured.json"
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def estimate(
             child.wait()
         if child.returncode:
             raise supervise.explained(work, child.returncode)
-        measured = json.loads((work / measure.FILE).read_text("utf-8"))
+        measured = json.loads((work / MEASURED).read_text("utf-8"))
     found = total(plan, measured, read_index(shards)["sides"], steps_left(plan, store, digest))
     cost = found["train_seconds"] + found["evaluate_seconds"]
     made = Estimate(

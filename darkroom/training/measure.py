@@ -20,6 +20,7 @@ from darkroom.recipe import Evaluate
 from darkroom.store import write_json
 
 from . import compute, memory
+from .estimate import MEASURED
 from .job import Job
 from .methods import Method, method
 from .packages import available
@@ -27,7 +28,6 @@ from .rehearsal import rehearse
 from .state import State, averaged
 from .step import Refused, take_step
 
-FILE = "measured.json"
 WARM_UP = 3  # steps that are not counted: the first ones prepare kernels
 LEAST_STEPS, MOST_STEPS, STEP_SECONDS = 5, 40, 8.0
 
@@ -115,7 +115,7 @@ def main(work: Path) -> int:
     began = time.time()
     plan = Evaluate.model_validate(json.loads((work / "evaluate.json").read_text("utf-8")))
     try:
-        write_json(work / FILE, measure(Job.read(work), plan, work, began))
+        write_json(work / MEASURED, measure(Job.read(work), plan, work, began))
     except (DarkroomError, MemoryError, RuntimeError) as error:
         said = OutOfMemory(str(error)) if memory.ran_out(error) else error
         if not isinstance(said, DarkroomError):

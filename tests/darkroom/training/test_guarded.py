@@ -249,7 +249,7 @@ def test_a_cpu_is_not_asked_for_more_than_is_free(job, folder, monkeypatch: pyte
     monkeypatch.setattr(memory, "peak", lambda device: next(peaks))
     monkeypatch.setattr(memory, "taken", lambda device: 1000)
     monkeypatch.setattr(memory, "available", lambda device: 150)
-    with pytest.raises(OutOfMemory, match=r"set train.micro_batch = 1, which fits"):
+    with pytest.raises(OutOfMemory, match=r"set train.micro_batch = 2, which fits"):
         train(job(batch=8), folder("work"))
 
 
