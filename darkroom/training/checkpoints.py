@@ -24,8 +24,6 @@ class Saved(NamedTuple):
 
     step: int
     groups: "dict[str, dict[str, torch.Tensor]]"
-    facts: dict[str, Any]
-    """What is no tensor, as JSON has it."""
     damaged: tuple[str, ...] = ()
     """Newer checkpoints, whose files are not what was written."""
 
@@ -80,27 +78,19 @@ def room(players: "Sequence[Player]", best: bool = False) -> int:
     return total
 
 
-def save(
-    work: Path, step: int, tensors: "dict[str, dict[str, torch.Tensor]]", facts: dict[str, Any] | None = None
-) -> None:
+def save(work: Path, step: int, tensors: "dict[str, dict[str, torch.Tensor]]") -> None:
     """Write the state after ``step`` steps, each named group in a safetensors file of its own; then drop old ones."""
-    write(work, f"step-{step:08d}", step, tensors, facts)
+    write(work, f"step-{step:08d}", step, tensors)
     for old in [*found(work)[KEEP:], work / "checkpoints" / START]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def save_start(work: Path, tensors: "dict[str, dict[str, torch.Tensor]]", facts: dict[str, Any] | None = None) -> None:
+def save_start(work: Path, tensors: "dict[str, dict[str, torch.Tensor]]") -> None:
     """Write the state before the first step: what is gone back to before there is another."""
-    write(work, START, 0, tensors, facts)
+    write(work, START, 0, tensors)
 
 
-def write(
-    work: Path,
-    name: str,
-    step: int,
-    tensors: "dict[str, dict[str, torch.Tensor]]",
-    facts: dict[str, Any] | None = None,
-) -> None:
+def write(work: Path, name: str, step: int, tensors: "dict[str, dict[str, torch.Tensor]]") -> None:
     """Write one checkpoint: beside, flushed, moved into place."""
     from safetensors.torch import save_file
 
@@ -114,7 +104,7 @@ def write(
         path = temporary / f"{group}.safetensors"
         save_file(_apart(values), path)
         digests[path.name] = file_digest(path)
-    write_json(temporary / "state.json", {"step": step, "files": digests, "facts": facts or {}})
+    write_json(temporary / "state.json", {"step": step, "files": digests})
     for path in [*temporary.iterdir(), temporary]:
         handle = os.open(path, os.O_RDONLY)
         os.fsync(handle)
@@ -152,7 +142,7 @@ def newest(work: Path) -> Saved | None:
             state: dict[str, Any] = json.loads((folder / "state.json").read_text("utf-8"))
             if all(file_digest(folder / name) == digest for name, digest in state["files"].items()):
                 groups = {Path(name).stem: load_file(folder / name) for name in state["files"]}
-                return Saved(int(state["step"]), groups, state.get("facts", {}), tuple(damaged))
+                return Saved(int(state["step"]), groups, tuple(damaged))
         except (OSError, ValueError, KeyError):
             pass
         print(f"checkpoint {folder.name} is damaged and is not used", flush=True)
@@ -190,8 +180,11 @@ def restore_optimizer(
     numbers = numbers or {"groups": [{} for _ in optimizer.param_groups], "state": {}}
     state: dict[int, dict[str, Any]] = {}
     for key, value in [*tensors.items(), *numbers["state"].items()]:
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
+        index, *names, name = key.split(".")
+        place = state.setdefault(int(index), {})
+        for outer in names:
+            place = place.setdefault(outer, {})
+        place[name] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     for parameter, values in optimizer.state.items():
         for name, value in values.items():
@@ -202,8 +195,15 @@ def restore_optimizer(
 
 
 def _state_of(optimizer: "torch.optim.Optimizer") -> "list[tuple[str, Any]]":
-    state = optimizer.state_dict()["state"]
-    return [(f"{index}.{name}", value) for index, values in state.items() for name, value in values.items()]
+    return _flat(optimizer.state_dict()["state"])
+
+
+def _flat(table: dict[Any, Any], prefix: str = "") -> "list[tuple[str, Any]]":
+    """Nested tables as one with dotted names; bitsandbytes nests its moments."""
+    found: list[tuple[str, Any]] = []
+    for name, value in table.items():
+        found += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", value)]
+    return found
 
 
 def _is_tensor(value: object) -> bool:

@@ -1,5 +1,6 @@
 """All that changes while a model trains, as one thing that is saved and put back."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from .job import Job
 from .methods import Method, Player
 
 BEST = "best"  # the group of a checkpoint that has the best weights
+FACTS = "facts"  # the one that has what is no tensor, as JSON
 
 
 class State:
@@ -46,14 +48,15 @@ class State:
             "guard": self.guard.facts(),
             "best": self.best.facts(),
         }
+        tensors[FACTS] = {"json": torch.frombuffer(bytearray(json.dumps(facts).encode()), dtype=torch.uint8)}
         if step:
-            checkpoints.save(work, step, tensors, facts)
+            checkpoints.save(work, step, tensors)
         else:
-            checkpoints.save_start(work, tensors, facts)
+            checkpoints.save_start(work, tensors)
 
     def load(self, saved: Saved) -> None:
         """Be as a checkpoint has it; raises :class:`RecipeError` when that is of another training."""
-        facts = saved.facts
+        facts = json.loads(bytes(saved.groups[FACTS]["json"].tolist()))
         if differing := sorted(name for name, value in self.of.items() if facts.get("of", self.of).get(name) != value):
             raise RecipeError(
                 f"the checkpoint of step {saved.step} is of another training, whose {', '.join(differing)} "

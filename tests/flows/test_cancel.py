@@ -6,7 +6,39 @@ from pathlib import Path
 import httpx
 import pytest
 
+from darkroom.errors import Interrupted
 from darkroom.store import file_digest
+
+
+@pytest.mark.parametrize("asked", ["CANCELLING", "CANCELLED"])
+def test_a_flow_that_hears_of_its_cancellation_ends_cancelled(prefect_url: str, asked: str) -> None:
+    from prefect import flow
+    from prefect.runtime import flow_run
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    from flows.retrain import stay_cancelled
+    from tasks.train import Cancellation
+
+    seen = []
+
+    def state(of: str) -> str:
+        return str(httpx.get(f"{prefect_url}/flow_runs/{of}").json()["state"]["type"])
+
+    @flow(on_failure=[stay_cancelled], persist_result=False)
+    def long_one() -> None:
+        seen.append(flow_run.id)
+        cancelled = Cancellation(interval=0.0)
+        cancelled.raise_if_asked()  # not yet
+        answer = httpx.post(f"{prefect_url}/flow_runs/{flow_run.id}/set_state", json={"state": {"type": asked}})
+        answer.raise_for_status()
+        assert state(flow_run.id) == asked
+        cancelled.raise_if_asked()
+        raise AssertionError("it was not heard")
+
+    settings = {PREFECT_API_URL: prefect_url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+    with temporary_settings(settings), pytest.raises(Interrupted, match="was cancelled in Prefect"):
+        long_one()
+    assert state(seen[0]) == "CANCELLED"
 
 
 @pytest.mark.slow

@@ -180,12 +180,13 @@ def test_dropout_resumes_exactly_and_matters(job, folder, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_learns_and_resumes_exactly(job, folder, monkeypatch, precision: str) -> None:
     full, straight, broken = folder("full"), folder("straight"), folder("broken")
-    train(job(), full)
-    train(job(precision=precision), straight)
+    fields = {"steps": 3, "batch": 2, "checkpoint_every": 2, "validate_every": 3}
+    train(job(**fields), full)
+    train(job(precision=precision, **fields), straight)
     assert losses(straight) != losses(full)
     assert losses(straight)[1] == pytest.approx(losses(full)[1], rel=0.05)
-    killed_after(monkeypatch, 1, job(precision=precision), broken)
-    train(job(precision=precision), broken)
+    killed_after(monkeypatch, 1, job(precision=precision, **fields), broken)
+    train(job(precision=precision, **fields), broken)
     assert weights(broken) == weights(straight)
 
 
