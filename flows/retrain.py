@@ -24,14 +24,20 @@ from tasks.train import CANCELLED, train
 STAGES = ("check", "preprocess", "train", "evaluate")
 
 
-def stay_cancelled(_flow: Any, run: FlowRun, state: State) -> None:
-    """A run that stopped because it was cancelled has not failed."""
-    if CANCELLED in (state.message or ""):
+def end_cancelled(_flow: Any, run: FlowRun, state: State) -> None:
+    """A run that stopped because it was cancelled has not failed, and is no longer about to be cancelled."""
+    if state.is_cancelling() or CANCELLED in (state.message or ""):
         with get_client(sync_client=True) as client:
             client.set_flow_run_state(run.id, Cancelled(message=CANCELLED), force=True)
 
 
-@flow(name="retrain", flow_run_name="retrain {recipe}", persist_result=False, on_failure=[stay_cancelled])
+@flow(
+    name="retrain",
+    flow_run_name="retrain {recipe}",
+    persist_result=False,
+    on_failure=[end_cancelled],
+    on_cancellation=[end_cancelled],
+)
 def retrain(recipe: str, overrides: Overrides | None = None) -> dict[str, Any]:
     """Collect, check, preprocess, train, evaluate, compare and register one recipe; returns the run's outcome."""
     plan = load(recipe, overrides)

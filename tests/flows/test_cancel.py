@@ -16,7 +16,7 @@ def test_a_flow_that_hears_of_its_cancellation_ends_cancelled(prefect_url: str, 
     from prefect.runtime import flow_run
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    from flows.retrain import stay_cancelled
+    from flows.retrain import end_cancelled
     from tasks.train import Cancellation
 
     seen = []
@@ -24,7 +24,7 @@ def test_a_flow_that_hears_of_its_cancellation_ends_cancelled(prefect_url: str, 
     def state(of: str) -> str:
         return str(httpx.get(f"{prefect_url}/flow_runs/{of}").json()["state"]["type"])
 
-    @flow(on_failure=[stay_cancelled], persist_result=False)
+    @flow(on_failure=[end_cancelled], on_cancellation=[end_cancelled], persist_result=False)
     def long_one() -> None:
         seen.append(flow_run.id)
         cancelled = Cancellation(interval=0.0)
