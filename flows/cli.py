@@ -214,7 +214,7 @@ def _estimate(options: argparse.Namespace) -> int:
     _preflight(plan)
     settings = Settings()
     store = Store(settings.store, settings.reserve_bytes)
-    money = {"price_per_hour": settings.price_per_hour, "currency": settings.currency}
+    money: dict[str, Any] = {"price_per_hour": settings.price_per_hour, "currency": settings.currency}
     shards = None
     if not options.synthetic:
         try:

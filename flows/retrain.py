@@ -31,12 +31,15 @@ def end_cancelled(_flow: Any, run: FlowRun, state: State) -> None:
             client.set_flow_run_state(run.id, Cancelled(message=CANCELLED), force=True)
 
 
+HOOKS: list[Any] = [end_cancelled]
+
+
 @flow(
     name="retrain",
     flow_run_name="retrain {recipe}",
     persist_result=False,
-    on_failure=[end_cancelled],
-    on_cancellation=[end_cancelled],
+    on_failure=HOOKS,
+    on_cancellation=HOOKS,
 )
 def retrain(recipe: str, overrides: Overrides | None = None) -> dict[str, Any]:
     """Collect, check, preprocess, train, evaluate, compare and register one recipe; returns the run's outcome."""

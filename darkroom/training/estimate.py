@@ -169,7 +169,13 @@ def synthetic_shards(plan: Recipe, store: Store, device: str) -> Shards:
         path.parent.mkdir(parents=True, exist_ok=True)
         pixels = np.random.default_rng(number).integers(0, 256, (side, side, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(path, format="PNG")
-        row = {"row_id": identity, "id": identity, "path": f"{number}.png", "source": "synthetic", "origin": None}
+        row: dict[str, Any] = {
+            "row_id": identity,
+            "id": identity,
+            "path": f"{number}.png",
+            "source": "synthetic",
+            "origin": None,
+        }
         row |= {"licence": "CC0-1.0", "caption": f"picture {number}", "label": str(number % 2), "working": identity}
         row |= {"bytes": path.stat().st_size, "width": side, "height": side, "converted": [], "alpha": 0.0}
         rows.append(row | {"split": "validation" if number % 4 == 3 else "train"})
