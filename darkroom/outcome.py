@@ -11,6 +11,7 @@ from .preprocess.shards import read_index
 from .promotion import Registered
 from .quality.check import summary
 from .recipe import Recipe
+from .training.estimate import compared
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ def outcome(plan: Recipe, results: RunResults, seconds: dict[str, float], reused
         "metrics": metrics_of(results.evaluation),
         "verdict": asdict(read(results.verdict)),
         "seconds": seconds,
+        "estimate": compared(results.checkpoint, seconds, reused),
         "paths": {
             "report": str(results.report),
             "data_docs": str(results.checked.path / found["docs"]),

@@ -170,7 +170,7 @@ class Optimizer(Section):
     name: Literal["adamw", "adafactor", "muon", "adamw8bit", "prodigy"] = Field(
         "adamw", description="adamw8bit and prodigy are extras: pip install darkroom[optimizers]."
     )
-    beta1: float = Field(0.9, ge=0, lt=1, description="Decay of the mean of gradients (adamw, adamw8bit, prodigy).")
+    beta1: float = Field(0.9, ge=0, lt=1, description="Decay of the mean of gradients (all but adafactor).")
     beta2: float = Field(0.99, gt=0, lt=1, description="Decay of the mean of their squares.")
     momentum: float = Field(0.95, ge=0, lt=1, description="Muon's momentum.")
 
@@ -249,7 +249,10 @@ class Guard(Section):
     """What happens at a loss that is not finite or leaps."""
 
     spike: float | None = Field(
-        10.0, gt=1, description="A step whose gradient norm is so many times its recent median is not applied."
+        10.0,
+        gt=1,
+        description="A step whose gradient norm is so many times its recent median, and above clip_gradient_norm, is "
+        "not applied. None: only what is not finite.",
     )
     retries: int = Field(2, ge=0, le=10, description="How often the last good checkpoint is gone back to.")
     rate_factor: float = Field(0.5, gt=0, le=1, description="The rate's factor at each such return.")
@@ -300,6 +303,29 @@ class Train(Section):
     grid_every: Annotated[int, NoEffect] = Field(200, ge=1, description="Steps between sample grids.")
     log_every: Annotated[int, NoEffect] = Field(10, ge=1, description="Steps between logged losses.")
     prompts: Annotated[tuple[str, ...], NoEffect] = Field((), description="Prompts of the sample grids.")
+
+    @model_validator(mode="after")
+    def _optimizer_is_set_up(self) -> "Train":
+        kind, usual = self.optimizer.name, Optimizer()
+        if kind == "prodigy" and self.learning_rate != 1:
+            raise ValueError(
+                f"learning_rate = {self.learning_rate} does not go with optimizer.name = 'prodigy', which finds the "
+                "rate itself: set learning_rate = 1"
+            )
+        if kind == "adafactor" and (self.optimizer.beta1, self.optimizer.beta2) != (usual.beta1, usual.beta2):
+            raise ValueError("optimizer.beta1 and optimizer.beta2 are not adafactor's: leave them out")
+        if kind != "muon" and self.optimizer.momentum != usual.momentum:
+            raise ValueError(f"optimizer.momentum is muon's, not that of {kind}: leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _validation_happens(self) -> "Train":
+        if self.early_stop is not None and self.validate_every * self.early_stop.patience >= self.steps:
+            raise ValueError(
+                f"early_stop.patience = {self.early_stop.patience} validations, one every {self.validate_every} steps, "
+                f"cannot pass within {self.steps} steps: lower patience or validate_every"
+            )
+        return self
 
     def digest_fields(self) -> dict[str, Any]:
         """As of every section; where validation decides which weights are kept, its interval counts too."""

@@ -12,9 +12,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from darkroom.artifacts import QualityReport
+    from darkroom.artifacts import QualityReport, Shards
     from darkroom.recipe import Overrides, Recipe
     from darkroom.settings import Settings
+    from darkroom.store import Store
 
 EPILOG = """exit status: 0 done (also when the champion stays); 1 an unexpected failure; 2 a mistake in the recipe or on
 the command line; 3 the data gate refused; 4 an outside service stayed unreachable; 5 stopped for a reason that is
@@ -76,7 +77,11 @@ def parser() -> argparse.ArgumentParser:
 
     run = command("run", _run, "run a recipe, from its pictures to a registered model")
     check = command("check", _check, "collect and check only; exit status 3 when the data gate refuses")
-    for one in (run, check):
+    estimate = command("estimate", _estimate, "say what a run will take: duration, memory, disk and cost")
+    estimate.add_argument(
+        "--synthetic", action="store_true", help="measure on pictures of noise; nothing is collected or prepared"
+    )
+    for one in (run, check, estimate):
         one.add_argument("recipe", metavar="RECIPE", help="a name in recipes/, a path to a .toml file, or an address")
         one.add_argument(
             "--set", metavar="FIELD=VALUE", action="append", default=[], help="override a field of the recipe"
@@ -156,8 +161,10 @@ def _run(options: argparse.Namespace) -> int:
 def _preflight(plan: "Recipe") -> None:
     """What is cheap and may fail: the weights that the recipe names are there, those that judge included."""
     from darkroom.evaluation.features import identity
+    from darkroom.training.packages import available
     from darkroom.training.parts import look_early
 
+    available(plan.train)
     look_early(plan)
     identity(plan.evaluate.features, plan.evaluate.sha256)
     identity(plan.evaluate.clip, plan.evaluate.clip_sha256, "evaluate.clip_sha256")
@@ -191,6 +198,73 @@ def _check(options: argparse.Namespace) -> int:
         found = {"recipe": plan.name, "decision": "accepted", "data": data_of(report)}
         print(json.dumps({**found, "digests": {"manifest": manifest.digest, "checked": report.digest}}))
     return 0
+
+
+def _estimate(options: argparse.Namespace) -> int:
+    import tempfile
+    from dataclasses import asdict
+
+    from darkroom.errors import ServiceUnavailable
+    from darkroom.recipe import load
+    from darkroom.settings import Settings
+    from darkroom.store import Store
+    from darkroom.training.estimate import estimate, synthetic_shards
+
+    plan = load(options.recipe, _overrides(options))
+    _preflight(plan)
+    settings = Settings()
+    store = Store(settings.store, settings.reserve_bytes)
+    money: dict[str, Any] = {"price_per_hour": settings.price_per_hour, "currency": settings.currency}
+    shards = None
+    if not options.synthetic:
+        try:
+            shards = _prepared(plan, settings, store)
+        except ServiceUnavailable as error:
+            print(f"darkroom: {error}; measured on pictures of noise instead", file=sys.stderr)
+    if shards is not None:
+        found = estimate(plan, shards, store, settings.device, **money)
+    else:
+        with tempfile.TemporaryDirectory(prefix="darkroom-") as folder:
+            noise = Store(Path(folder))
+            found = estimate(
+                plan, synthetic_shards(plan, noise, settings.device), noise, settings.device, synthetic=True, **money
+            )
+    if options.json:
+        print(json.dumps({"recipe": plan.name, **asdict(found), "seconds": found.seconds}))
+        return 0
+    lines = [
+        f"{plan.name}: {_duration(found.seconds)} for {found.steps:,} steps and their evaluation",
+        f"  training        {_duration(found.train_seconds)}",
+        f"  evaluation      {_duration(found.evaluate_seconds)}",
+        f"  memory          {found.peak_bytes / 1e9:.2f} GB of {settings.device}",
+        f"  disk            {found.disk_bytes / 1e9:.3f} GB",
+        f"  cost            {found.cost:.2f} {found.currency}"
+        if found.cost is not None
+        else "  cost            unknown: set DARKROOM_PRICE_PER_HOUR",
+        f"  measured on     {found.measured_on}",
+    ]
+    print("\n".join(lines))
+    return 0
+
+
+def _prepared(plan: "Recipe", settings: "Settings", store: "Store") -> "Shards":
+    """The recipe's shards: what the store lacks of them is made now, and reused by the run."""
+    from darkroom.collect.manifest import collect
+    from darkroom.preprocess.shards import preprocess
+    from darkroom.quality.check import gate
+    from darkroom.training.parts import latents_of
+
+    manifest = collect(plan.collect, store, _counted("pictures collected"))
+    checked = gate(manifest, plan, store, workers=settings.workers, progress=_counted("pictures checked"))
+    told = _counted("pictures prepared")
+    return preprocess(checked, plan.preprocess, latents_of(plan), plan.train.threads, store, settings.device, told)
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"
 
 
 def _new(options: argparse.Namespace) -> int:
@@ -329,6 +403,11 @@ def _summary(result: dict[str, Any], settings: "Settings") -> str:
         *shown,
         f"  seconds         {seconds}",
         f"  reused          {', '.join(result['reused']) or 'nothing'}",
+        *(
+            [f"  estimate        said {said['estimated_seconds']:.0f} s, took {said['took_seconds']:.0f} s"]
+            if (said := result["estimate"])
+            else []
+        ),
         "",
         f"sample grid       {paths['samples']}",
         f"report            {paths['report']}",

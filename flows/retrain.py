@@ -2,8 +2,10 @@
 
 from typing import Any
 
-from prefect import flow
+from prefect import State, flow, get_client
+from prefect.client.schemas.objects import FlowRun
 from prefect.runtime import flow_run
+from prefect.states import Cancelled
 
 from darkroom.outcome import RunResults, outcome
 from darkroom.recipe import Overrides, load
@@ -17,12 +19,28 @@ from tasks.preprocess import preprocess
 from tasks.register import register
 from tasks.report import report
 from tasks.stage import ledger
-from tasks.train import train
+from tasks.train import CANCELLED, train
 
 STAGES = ("check", "preprocess", "train", "evaluate")
 
 
-@flow(name="retrain", flow_run_name="retrain {recipe}", persist_result=False)
+def end_cancelled(_flow: Any, run: FlowRun, state: State) -> None:
+    """A run that stopped because it was cancelled has not failed, and is no longer about to be cancelled."""
+    if state.is_cancelling() or CANCELLED in (state.message or ""):
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(run.id, Cancelled(message=CANCELLED), force=True)
+
+
+HOOKS: list[Any] = [end_cancelled]
+
+
+@flow(
+    name="retrain",
+    flow_run_name="retrain {recipe}",
+    persist_result=False,
+    on_failure=HOOKS,
+    on_cancellation=HOOKS,
+)
 def retrain(recipe: str, overrides: Overrides | None = None) -> dict[str, Any]:
     """Collect, check, preprocess, train, evaluate, compare and register one recipe; returns the run's outcome."""
     plan = load(recipe, overrides)

@@ -2,13 +2,18 @@
 
 import contextlib
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
+import httpx
 from prefect import get_run_logger
+from prefect.context import SyncClientContext
+from prefect.runtime import flow_run
 
 from darkroom.artifacts import Checkpoint, Shards
-from darkroom.errors import DarkroomError
+from darkroom.errors import DarkroomError, Interrupted
 from darkroom.recipe import Recipe
 from darkroom.report.charts import loss_curve
 from darkroom.settings import Settings
@@ -18,6 +23,8 @@ from darkroom.training.events import FILE
 
 from .pictures import show_picture
 from .stage import TRANSIENT, Progress, open_store, stage
+
+CANCELLED = "the run was cancelled in Prefect; training was saved, and the same command goes on from there"
 
 
 @stage("train")
@@ -29,7 +36,10 @@ def train(shards: Shards, plan: Recipe, tracker: Tracker, fresh: bool = False) -
     for other in supervise.unfinished(store, digest):
         get_run_logger().warning("an unfinished training is left behind: %s", other[:12])
 
+    cancelled = Cancellation()
+
     def follow(events: Path, new: list[dict[str, Any]]) -> None:
+        cancelled.raise_if_asked()
         if new:
             progress(new[-1]["step"], plan.train.steps)
         for event in new:
@@ -37,10 +47,15 @@ def train(shards: Shards, plan: Recipe, tracker: Tracker, fresh: bool = False) -
                 with contextlib.suppress(*TRANSIENT):  # a page that cannot be told stops no training
                     grid = events.parent / event["grid"]
                     show_picture(grid, "sample-grid", f"Samples at step {event['step']}", settings)
+            if "note" in event or "refused" in event:
+                get_run_logger().warning("step %d: %s", event["step"], sentence(event))
         tracker.follow(events)
 
     try:
         checkpoint = supervise.train(shards, plan, store, settings.device, follow, fresh)
+    except Interrupted:
+        tracker.end("KILLED")
+        raise
     except DarkroomError:
         tracker.end("FAILED")
         raise
@@ -50,6 +65,35 @@ def train(shards: Shards, plan: Recipe, tracker: Tracker, fresh: bool = False) -
     if not checkpoint.reused:
         _show_curve(checkpoint, settings)
     return checkpoint
+
+
+class Cancellation:
+    """Whether this run was cancelled on Prefect's page, asked at most once in ``interval`` seconds.
+
+    No worker supervises a run of `darkroom run`, so that nobody else would end it.
+    """
+
+    def __init__(self, interval: float = 2.0) -> None:
+        self._interval, self._asked = interval, time.monotonic()
+
+    def raise_if_asked(self) -> None:
+        """Raise :class:`Interrupted` when it was; a server that does not answer cancels nothing."""
+        if time.monotonic() - self._asked < self._interval or flow_run.id is None:
+            return
+        self._asked = time.monotonic()
+        with contextlib.suppress(httpx.HTTPError, *TRANSIENT), SyncClientContext.get_or_create() as context:
+            state = context.client.read_flow_run(UUID(flow_run.id)).state
+            if state is not None and (state.is_cancelling() or state.is_cancelled()):
+                raise Interrupted(CANCELLED)
+
+
+def sentence(event: dict[str, Any]) -> str:
+    """A note or a refused step in words."""
+    if "note" in event:
+        return str(event["note"])
+    refused = event["refused"]
+    pictures = ", ".join(name[:12] for name in refused["pictures"][:8])
+    return f"step {refused['at']} was not applied, as {refused['why']}; its pictures are {pictures}, ..."
 
 
 def _show_curve(checkpoint: Checkpoint, settings: Settings) -> None:

@@ -60,6 +60,17 @@ class Texts:
             return {name: torch.from_numpy(cache.read(wanted, places, name)) for name in names}
 
 
+def cut_words(tokenizers: Sequence[Any], text: str) -> str:
+    """The end of a text that none of these tokenizers has room for; empty where one reads it all."""
+    cut = []
+    for tokenizer in tokenizers:
+        read = tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
+        most = int(tokenizer.model_max_length)
+        # The last place is the end mark's: what begins at that token's place is not read.
+        cut.append(text[read[most - 1][0] :].strip() if len(read) > most else "")
+    return min(cut, key=len, default="")
+
+
 def encoders_digest(encoders: Sequence[Any]) -> str:
     """sha256 over the weights of models, the vocabularies of tokenizers, wherever they were loaded from, and texts."""
     total = hashlib.sha256()

@@ -6,7 +6,7 @@ from darkroom.training.events import read
 
 
 def loss_curve(events: Path, target: Path) -> Path:
-    """Draw training and validation loss over steps as a PNG at ``target``, and return it."""
+    """Draw training and validation loss, and where the guard stepped in, as a PNG at ``target``, and return it."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -20,8 +20,10 @@ def loss_curve(events: Path, target: Path) -> Path:
         points = [(event["step"], event["metrics"][name]) for event in read(events) if name in event.get("metrics", {})]
         if points:
             axes.plot(*zip(*points, strict=True), label=name.replace("/", " "), **style)
+    for refused in (event["refused"] for event in read(events) if "refused" in event):
+        axes.axvline(refused["at"], color="tab:red", linewidth=0.8, linestyle=":")  # a step that was not applied
     axes.set_xlabel("step")
-    axes.set_ylabel("mean squared error of the velocity")
+    axes.set_ylabel("loss")
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     figure.tight_layout()

@@ -30,9 +30,16 @@ def main(work: Path) -> int:
                 raise
             return _explain(work, DiskFull(f"the disk below {work} is full ({error}); make room and run it again"))
         except (MemoryError, RuntimeError) as error:
-            if not isinstance(error, MemoryError) and "out of memory" not in str(error).lower():
+            from . import memory
+
+            if not memory.ran_out(error):
                 raise
-            return _explain(work, OutOfMemory(f"training ran out of memory: {error}; lower train.batch"))
+            plan = Job.read(work).train
+            half = max(1, (plan.micro_batch or plan.batch) // 2)
+            words = (
+                f"training ran out of memory: {error}; set train.micro_batch = {half}: it goes on from its checkpoint"
+            )
+            return _explain(work, OutOfMemory(words))
     return 0
 
 

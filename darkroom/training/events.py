@@ -1,8 +1,10 @@
 """What the trainer says while it works: ``events.jsonl``, one object a line, each with its ``step`` and ``time``
 (seconds since 1970).
 
-Kinds of line: ``{"step", "metrics": {name: number}}`` and ``{"step", "grid": path}``. A resumed training cuts the file
-back to its checkpoint's step, so that a step is told once.
+Kinds of line: ``"metrics": {name: number}``; ``"grid": path``; ``"note": sentence``, for whoever watches;
+``"rehearsal": {"seconds", "peak_bytes"}``; ``"refused": {"at", "why", "pictures", "back_to", "rate_factor"}``, a step
+that was not applied, told at the step gone back to. A resumed training cuts the file back to its checkpoint's step, so
+that a step is told once.
 """
 
 import json
@@ -25,11 +27,22 @@ class Events:
         temporary.write_text("".join(json.dumps(event) + "\n" for event in kept), "utf-8")
         os.replace(temporary, path)
         self._file = path.open("a", encoding="utf-8")
+        self._kept = kept
         self._last = [event for event in kept if event["step"] == step]
+
+    def __enter__(self) -> "Events":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def lacks(self, what: str) -> bool:
         """Whether the step that was resumed from had not yet said ``what``: a metric's name or ``"grid"``."""
         return not any(what in event or what in event.get("metrics", ()) for event in self._last)
+
+    def said(self, kind: str, what: object) -> bool:
+        """Whether this was said before the file was opened."""
+        return any(event.get(kind) == what for event in self._kept)
 
     def close(self) -> None:
         """Close the file."""

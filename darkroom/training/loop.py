@@ -4,25 +4,29 @@ Each step's pictures, noise, times and dropped captions follow from (seed, step)
 resumed ends, on a CPU with the same number of threads, in the same bytes as one that never was.
 """
 
-import math
 import os
 import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from darkroom.devices import prepare
-from darkroom.diffusion.ema import Averaged
 from darkroom.errors import Diverged
+from darkroom.recipe import Train
 from darkroom.store import need_room, write_json
 
-from . import checkpoints
+from . import checkpoints, compute
 from .events import Events
 from .job import Job
-from .methods import Batch, Method, Player, method
+from .methods import Batch, Method, method
 from .optimizers import learning_rate
+from .packages import available
+from .rehearsal import rehearse
+from .state import State, averaged
+from .step import Refused, take_step
 from .stop import Stop
 
 DONE = "trained.json"
@@ -31,107 +35,161 @@ DONE = "trained.json"
 def train(job: Job, work: Path) -> None:
     """Train to the end, leaving ``pipeline/``, ``grids/`` and ``events.jsonl`` in ``work``.
 
-    Raises :class:`Diverged` when the loss is no longer finite and :class:`Interrupted` on SIGTERM, after saving.
+    Raises :class:`Diverged` when going back with a lower rate did not help, :class:`OutOfMemory` before the first step
+    when a step would not fit, and :class:`Interrupted` on SIGTERM, after saving.
     """
     if (work / DONE).exists():
         return
     stop = Stop()
+    available(job.train)
     prepare(job.train.threads, job.device)
     job, recipe = replace(job, work=work), job.train
 
     # The data, the model, its averaged weights and its optimiser.
     task = method(job, torch.device(job.device))
-    model = task.players[0]
-    need_room(work, checkpoints.room(task.players) + job.reserve, "training")
+    compute.arrange(task.networks(), recipe)
+    state = State(task)
+    need_room(work, checkpoints.room(task.players, state.best.keeps) + job.reserve, "training")
 
-    # Where the last attempt stopped.
-    start = 0
-    if (resumed := checkpoints.newest(work)) is not None:
-        start, saved = resumed
-        checkpoints.restore(task.players, saved)
-    events = Events(work, start)
+    # Where the last attempt stopped; everything is gone through once before that, so that what fails fails now.
+    rehearsed = rehearse(task, state, work)
+    events, step = resume(state, work)
+    if not step:
+        for remark in remarks(task):
+            events.say(0, note=remark)
+    events.say(step, rehearsal={"seconds": round(rehearsed.seconds, 3), "peak_bytes": rehearsed.peak_bytes})
 
-    def look(step: int, validate: bool = True, draw_grid: bool = True) -> None:
+    def look(step: int, tell: bool = True, draw_grid: bool = True) -> None:
         """The validation loss and the grid, where they are due; the model is afterwards as it was before."""
-        if validate and (step % recipe.validate_every == 0 or step == recipe.steps):
-            with averaged(model):
-                found = task.validate()
-            events.say(step, metrics=found)
+        if (tell or state.best.decides) and (step % recipe.validate_every == 0 or step == recipe.steps):
+            with averaged(task.players[0]):
+                with compute.precise(recipe, task.device):
+                    found = task.validate()
+                state.best.take(step, next(iter(found.values())), state.weights)
+            if tell:
+                events.say(step, metrics=found)
         if draw_grid and step % recipe.grid_every == 0 and step < recipe.steps:
             sample(task, work, events, step)
 
     # The loop. A stop between two steps saves the last one; all else that is cut short is done again.
-    clock, seen = time.monotonic(), start
-    if start:
-        look(start, events.lacks("validation/loss"), events.lacks("grid"))
-    for step in range(start, recipe.steps):
+    began = step
+    if step:
+        look(step, events.lacks("validation/loss"), events.lacks("grid"))
+    clock, seen = time.monotonic(), step
+    while step < recipe.steps and not state.best.exhausted:
         stop.hold()
-        rate = learning_rate(recipe, step)
+        rate = learning_rate(recipe, step) * state.guard.factor
         batch = task.batch(step)
         told: dict[str, torch.Tensor] = {}
-        for player in task.players:
-            if step >= player.start:
-                told |= take_step(task, player, batch, step, rate)
+        try:
+            for player in task.players:
+                if step >= player.start:
+                    told |= take_step(task, state, player, batch, step, rate)
+        except Refused as refusal:
+            events.close()
+            events, step = go_back(task, state, work, batch, step, str(refusal))
+            stop.release(f"training stopped at step {step} of {recipe.steps}; the same command goes on from there")
+            if step:
+                look(step, events.lacks("validation/loss"), events.lacks("grid"))
+            clock, seen = time.monotonic(), step
+            continue
 
-        done, last = step + 1, step + 1 == recipe.steps
-        if done % recipe.log_every == 0 or last:
+        step += 1
+        last = step == recipe.steps
+        if step % recipe.log_every == 0 or last:
             passed = time.monotonic() - clock
-            speed = (done - seen) * recipe.batch / max(passed, 1e-9)
+            speed = (step - seen) * recipe.batch / max(passed, 1e-9)
             values = {name: value.item() for name, value in told.items()}
             events.say(
-                done,
+                step,
                 metrics={
                     **values,
                     "train/learning_rate": rate,
                     "train/pictures_per_second": round(speed, 1),
                 },
             )
-            clock, seen = time.monotonic(), done
-        if done % recipe.checkpoint_every == 0 or last or stop.asked:
-            checkpoints.save(work, done, checkpoints.state(task.players))
-        stop.release(f"training stopped at step {done} of {recipe.steps}; the same command goes on from there")
-        look(done)
+            clock, seen = time.monotonic(), step
+        if step % recipe.checkpoint_every == 0 or last or stop.asked:
+            state.save(work, step)
+        stop.release(f"training stopped at step {step} of {recipe.steps}; the same command goes on from there")
+        look(step)
 
-    # The finished model: the averaged weights, as an ordinary diffusers pipeline.
-    if start < recipe.steps or events.lacks("grid"):
-        sample(task, work, events, recipe.steps)
-    with averaged(model):
+    # The finished model: the averaged weights, of the last step or the best, as an ordinary diffusers pipeline.
+    kept = step
+    if state.best.exhausted and step < recipe.steps:
+        events.say(step, note=f"training ended early: {state.best.since} validations were not better than before")
+    if state.best.weights:
+        kept = state.best.step
+        state.take_best()
+        events.say(step, note=f"the weights of step {kept} are kept: their validation was the best")
+    if step > began or events.lacks("grid"):
+        sample(task, work, events, step)
+    with averaged(task.players[0]):
         target, temporary = work / "pipeline", work / ".pipeline.tmp"
         for folder in (target, temporary):
             shutil.rmtree(folder, ignore_errors=True)
         task.save(temporary)
         os.replace(temporary, target)
     events.close()
-    write_json(work / DONE, {"steps": recipe.steps})
+    write_json(work / DONE, {"steps": step, "kept": kept})
     shutil.rmtree(work / "checkpoints", ignore_errors=True)
 
 
-def take_step(task: Method, player: Player, batch: Batch, step: int, rate: float) -> dict[str, torch.Tensor]:
-    """One step of one player, in parts where the recipe says so; returns what is to be told of it."""
-    recipe = task.job.train
-    for group in player.optimizer.param_groups:
-        group["lr"] = rate * player.rate
-    size = recipe.micro_batch or len(batch)
-    prefix = "train/" if player is task.players[0] else f"train/{player.name}_"
-    told: dict[str, torch.Tensor] = {}
-    for first in range(0, len(batch), size):
-        part = batch.part(first, first + size) if size < len(batch) else batch
-        share = len(part) / len(batch)
-        found = task.loss(player, part, step)
-        (found.value if share == 1 else found.value * share).backward()
-        for name, value in {"loss": found.value, **found.metrics}.items():
-            told[prefix + name] = told.get(prefix + name, 0) + value.detach() * share
-    norm = torch.nn.utils.clip_grad_norm_(player.parameters.values(), recipe.clip_gradient_norm or math.inf)
-    if not torch.isfinite(norm):
-        raise Diverged(
-            f"training diverged at step {step}: the loss is {told[prefix + 'loss'].item()}; "
-            f"lower train.learning_rate ({recipe.learning_rate}) or train more warm-up steps"
-        )
-    player.optimizer.step()
-    player.optimizer.zero_grad(set_to_none=True)
-    if player.ema is not None:
-        player.ema.update(player.parameters, step)
-    return told | {f"{prefix}gradient_norm": norm}
+def resume(state: State, work: Path) -> tuple[Events, int]:
+    """Be where the newest whole checkpoint is; returns the events up to it, and its step."""
+    saved = checkpoints.newest(work)
+    assert saved is not None  # the rehearsal left one
+    state.load(saved)
+    events = Events(work, saved.step)
+    for name in saved.damaged:
+        events.say(saved.step, note=f"checkpoint {name} is damaged; training goes on from step {saved.step}")
+    for refused in state.guard.refusals:
+        if not events.said("refused", refused):
+            events.say(refused["back_to"], refused=refused)
+    return events, saved.step
+
+
+def go_back(task: Method, state: State, work: Path, batch: Batch, step: int, objection: str) -> tuple[Events, int]:
+    """Return to the last checkpoint with a lower rate, and tell why.
+
+    The return is part of that checkpoint from now on, so that a training which is killed and resumed counts it, too.
+    Raises :class:`Diverged` when the recipe's returns are used up.
+    """
+    refusals = state.guard.refusals
+    refused: dict[str, Any] = {"at": step, "why": objection, "pictures": list(dict.fromkeys(batch.ids))}
+    if len(refusals) >= task.job.train.guard.retries:
+        with Events(work, step) as events:
+            events.say(step, refused=refused)
+        raise Diverged(diverged(task.job.train, refused, len(refusals)))
+    saved = checkpoints.newest(work)
+    assert saved is not None
+    state.load(saved)
+    factor = task.job.train.guard.rate_factor ** (len(refusals) + 1)
+    state.guard.refusals = [*refusals, refused | {"back_to": saved.step, "rate_factor": factor}]
+    state.save(work, saved.step)
+    return resume(state, work)
+
+
+def diverged(plan: Train, refused: dict[str, Any], returns: int) -> str:
+    """What happened, to which pictures, and what may help."""
+    ids = [name[:12] for name in refused["pictures"]]
+    shown = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more (all in events.jsonl)" if len(ids) > 8 else "")
+    again = f", also after {returns} returns to a checkpoint with a lower rate" if returns else ""
+    return (
+        f"training diverged at step {refused['at']}: {refused['why']}{again}; the step's pictures: {shown}. Lower "
+        f"train.learning_rate ({plan.learning_rate}), lengthen train.warmup_steps ({plan.warmup_steps}), or look at "
+        "these pictures with `darkroom data trace`"
+    )
+
+
+def remarks(task: Method) -> list[str]:
+    """What is allowed and may not be meant."""
+    batch = task.job.train.batch
+    few = (
+        f"the training side has {task.pictures} pictures, fewer than train.batch ({batch}): a step sees some of them "
+        "more than once; a smaller batch learns the same in less time"
+    )
+    return [*([few] if task.pictures < batch else []), *task.remarks()]
 
 
 def sample(task: Method, work: Path, events: Events, step: int) -> None:
@@ -142,8 +200,3 @@ def sample(task: Method, work: Path, events: Events, step: int) -> None:
         sheet = task.sheet()
     sheet.save(work / name)
     events.say(step, grid=name)
-
-
-def averaged(player: Player) -> Averaged:
-    """The context in which a player has its averaged weights."""
-    return Averaged(player.module, player.parameters, player.ema)

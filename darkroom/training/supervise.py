@@ -21,6 +21,7 @@ from darkroom.weights.locate import Weights
 from . import checkpoints
 from .events import FILE, Tail
 from .job import Job
+from .packages import available
 from .parts import NAMED, parts
 
 Follow = Callable[[Path, list[dict[str, Any]]], None]
@@ -47,24 +48,14 @@ def train(
     Raises what the trainer ran into, and
     :class:`Interrupted` (after the trainer saved) when interrupted from the keyboard.
     """
+    available(plan.train)
     frozen = parts(plan)
     inputs = _inputs(shards, frozen)
     digest = stage_digest("checkpoint", _fields(plan), inputs, plan.seed)
 
     def build(work: Path) -> dict[str, Any]:
         store.need_room(room_needed(frozen), "training")
-        Job(
-            name=plan.name,
-            seed=plan.seed,
-            train=plan.train,
-            model=plan.model,
-            sampler=plan.evaluate.sampler,
-            shards=shards.path,
-            parts={name: weights.path for name, weights in frozen.items()},
-            device=device,
-            reserve=store.reserve,
-            digests={"shards": shards.digest},
-        ).write(work)
+        job_of(plan, shards, store, device).write(work)
         write_json(work / "recipe.json", plan.model_dump(mode="json", by_alias=True))
         _run(work, follow)
         for name in ("trainer.lock", "job.json"):  # trained.json stays: a kill before the seal must not train again
@@ -73,6 +64,22 @@ def train(
 
     return store.get_or_build(
         Checkpoint, digest, build, inputs=inputs, fields=_fields(plan), resumable=True, fresh=fresh
+    )
+
+
+def job_of(plan: Recipe, shards: Shards, store: Store, device: str) -> Job:
+    """What the trainer of a plan is told."""
+    return Job(
+        name=plan.name,
+        seed=plan.seed,
+        train=plan.train,
+        model=plan.model,
+        sampler=plan.evaluate.sampler,
+        shards=shards.path,
+        parts={name: weights.path for name, weights in parts(plan).items()},
+        device=device,
+        reserve=store.reserve,
+        digests={"shards": shards.digest},
     )
 
 
@@ -104,20 +111,20 @@ def _fields(plan: Recipe) -> dict[str, Any]:
 
 def _run(work: Path, follow: Follow) -> None:
     trainer = process.spawn(
-        [sys.executable, "-m", "darkroom.training", str(work)], log=work / "trainer.log", env=_environment()
+        [sys.executable, "-m", "darkroom.training", str(work)], log=work / "trainer.log", env=environment()
     )
     tail = Tail(work / FILE)
-    with _stopped_with_us(trainer):
+    with stopped_with_us(trainer):
         while trainer.poll() is None:
             follow(work / FILE, tail.new())
             time.sleep(POLL_SECONDS)
     follow(work / FILE, tail.new())
     if trainer.returncode:
-        raise _explained(work, trainer.returncode)
+        raise explained(work, trainer.returncode)
 
 
 @contextlib.contextmanager
-def _stopped_with_us(trainer: "Popen[bytes]") -> Iterator[None]:
+def stopped_with_us(trainer: "Popen[bytes]") -> Iterator[None]:
     """Whatever ends the wait (Ctrl-C, a cancelled run) ends the trainer too, with time to save."""
     try:
         yield
@@ -126,12 +133,12 @@ def _stopped_with_us(trainer: "Popen[bytes]") -> Iterator[None]:
             process.stop(trainer, GRACE_SECONDS)
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Ours, but threads that wait for each other soon sleep: spinning, one busy neighbour makes training crawl."""
     return {"GOMP_SPINCOUNT": "30000", **os.environ}
 
 
-def _explained(work: Path, status: int) -> DarkroomError:
+def explained(work: Path, status: int) -> DarkroomError:
     """The error that the trainer met, as it would have been raised here."""
     with contextlib.suppress(OSError, ValueError, KeyError):
         said = json.loads((work / "error.json").read_text("utf-8"))

@@ -85,6 +85,22 @@ class Method(ABC):
     def sheet(self) -> "Image.Image":
         """Pictures on fixed noise and prompts. Called with averaged weights."""
 
+    def networks(self) -> list[Any]:
+        """What computes in each step, to be compiled and to recompute its activations where the recipe says so."""
+        return [self.players[0].module]
+
+    def largest(self) -> Batch:
+        """A batch that takes as much memory as any: what is rehearsed before training."""
+        return self.batch(0)
+
+    def rehearse(self) -> None:
+        """As much of :meth:`validate` as takes as much memory as all of it."""
+        self.validate()
+
+    def remarks(self) -> list[str]:
+        """What its user should know before training, one sentence each."""
+        return []
+
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Write the finished model into a new folder. Called with averaged weights."""

@@ -13,7 +13,7 @@ from darkroom.diffusion.objectives import perturbed
 from darkroom.diffusion.pipeline import save_pipeline
 from darkroom.diffusion.sampling import draw, grid
 from darkroom.errors import RecipeError
-from darkroom.preprocess.texts import Texts
+from darkroom.preprocess.texts import Texts, cut_words
 from darkroom.randomness import generator
 
 from .. import draws, optimizers
@@ -82,7 +82,16 @@ class Denoise(Method):
         """Latents, noise, times and conditions of a step, whose pictures are of one shape."""
         train, seed = self.job.train, self.job.seed
         bucket, rows = draws.batch(tuple(len(part.latents) for part in self.data.parts), train.batch, seed, step)
-        part = self.data.parts[bucket]
+        return self._composed(self.data.parts[bucket], rows, step)
+
+    def largest(self) -> Batch:
+        """A batch of the shape with the most pixels."""
+        part = _largest(self.data)
+        return self._composed(part, torch.arange(self.job.train.batch) % len(part.latents), 0)
+
+    def _composed(self, part: Data, rows: torch.Tensor, step: int) -> Batch:
+        """These rows with what is random in this step."""
+        train, seed = self.job.train, self.job.seed
         random = generator(seed, "step", step)
         times = self.objective.draw_times(train.batch, train.timestep_mean, train.timestep_std, random)
         noise = torch.randn((train.batch, *part.latents.shape[1:]), generator=random)
@@ -134,12 +143,21 @@ class Denoise(Method):
             count += data.latents.numel()
         return float(total / count)
 
-    def _squared_error(self, data: Data, which: tuple[int, ...]) -> torch.Tensor:
+    @torch.inference_mode()
+    def rehearse(self) -> None:
+        """The first batch of the largest shape."""
+        self._squared_error(_largest(self.validation), ("rehearsal",), self._at_once())
+
+    def _at_once(self) -> int:
+        """Pictures of a validation batch: without gradients, more fit than in training."""
+        return min(VALIDATION_BATCH, 4 * (self.job.train.micro_batch or self.job.train.batch))
+
+    def _squared_error(self, data: Data, which: tuple[object, ...], most: int | None = None) -> torch.Tensor:
         noise = torch.randn(data.latents.shape, generator=generator(*which, "validation")).to(self.device)
         order = torch.randperm(len(noise), generator=generator(*which, "validation times"))
         fixed = self.objective.fixed_times(len(noise))[order]
         total = torch.zeros((), dtype=torch.float64)
-        for rows in torch.arange(len(noise)).split(VALIDATION_BATCH):
+        for rows in torch.arange(len(noise))[:most].split(self._at_once()):
             clean, times = data.latents[rows], fixed[rows].to(self.device)
             noisy = self.objective.noisy(clean, noise[rows], times)
             predicted = self.predict(noisy, times, data.given(data.rows[rows]))
@@ -155,11 +173,26 @@ class Denoise(Method):
         sampler = self.job.sampler.model_copy(update={"batch": len(prompts)})  # the same few every time
         return grid(draw(self.pipeline, prompts, self.job.seed, sampler), columns=math.ceil(len(prompts) ** 0.5))
 
+    def remarks(self) -> list[str]:
+        """Words of the sheets' prompts that the text encoders do not read."""
+        tokenizers = [getattr(self.pipeline, name) for name in self.family.encoder_parts() if "tokenizer" in name]
+        found = (cut_words(tokenizers, prompt) for prompt in self.job.train.prompts)
+        return [
+            f"the end of a prompt in train.prompts is longer than the text encoder reads and is left out: {words!r}"
+            for words in found
+            if words
+        ]
+
     def save(self, folder: Path) -> None:
         """An ordinary diffusers pipeline."""
         known = self.data.prompts(1)[0] if self.family.asked_by == "label" else None
         card = model_card(self.job, self.family, self.objective.kind, self.pictures, self.data.size, known)
         save_pipeline(self.pipeline, folder, card)
+
+
+def _largest(side: Side) -> Data:
+    """The rows of the shape with the most pixels."""
+    return max(side.parts, key=lambda part: part.latents.shape[2] * part.latents.shape[3])
 
 
 def _conditions(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

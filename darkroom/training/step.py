@@ -1,0 +1,74 @@
+"""One step of one player: losses, gradients, and their application unless the guard objects."""
+
+import math
+
+import torch
+
+from darkroom.randomness import seed_of
+
+from .compute import precise
+from .methods import Batch, Method, Player
+from .state import State
+
+
+class Refused(Exception):
+    """A step that the guard did not apply; its text says why."""
+
+
+def gradients(
+    task: Method, state: State, player: Player, batch: Batch, step: int, size: int
+) -> dict[str, torch.Tensor]:
+    """Add up a batch's gradients, ``size`` pictures at a time; returns the means of its loss and metrics.
+
+    Each part counts by its share, so that the sum is that of the whole batch but for rounding.
+    """
+    told: dict[str, torch.Tensor] = {}
+    scaler = state.scalers.get(player.name)
+    for first in range(0, len(batch), size):
+        part = batch.part(first, first + size) if size < len(batch) else batch
+        share = len(part) / len(batch)
+        # Layers with dropout draw from the global generator: it too must follow from (seed, step).
+        torch.manual_seed(seed_of(task.job.seed, "layers", player.name, step, first))
+        with precise(task.job.train, task.device):
+            found = task.loss(player, part, step)
+        value = found.value if share == 1 else found.value * share
+        (value if scaler is None else scaler.scale(value)).backward()
+        for name, metric in {"loss": found.value, **found.metrics}.items():
+            told[name] = told.get(name, 0) + metric.detach() * share
+    return told
+
+
+def take_step(
+    task: Method, state: State, player: Player, batch: Batch, step: int, rate: float
+) -> dict[str, torch.Tensor]:
+    """One step of one player; returns what is to be told of it. Raises :class:`Refused` with nothing applied."""
+    recipe = task.job.train
+    for group in player.optimizer.param_groups:
+        group["lr"] = rate * player.rate
+    told = gradients(task, state, player, batch, step, recipe.micro_batch or len(batch))
+    scaler = state.scalers.get(player.name)
+    if scaler is not None:
+        scaler.unscale_(player.optimizer)
+    norm = torch.nn.utils.clip_grad_norm_(player.parameters.values(), recipe.clip_gradient_norm or math.inf)
+    loss_value, norm_value = torch.stack([told["loss"].float(), norm.float()]).tolist()  # waits for the device once
+    if scaler is not None and not math.isfinite(norm_value) and math.isfinite(loss_value) and scaler.get_scale() > 1:
+        scaler.update()  # gradients that overflow in fp16 are usual: the scale is halved and the step left out
+        player.optimizer.zero_grad(set_to_none=True)
+        return _named(task, player, told)
+    if (objection := state.guard.objection(player.name, loss_value, norm_value)) is not None:
+        player.optimizer.zero_grad(set_to_none=True)
+        raise Refused(objection)
+    if scaler is None:
+        player.optimizer.step()
+    else:
+        scaler.step(player.optimizer)
+        scaler.update()
+    player.optimizer.zero_grad(set_to_none=True)
+    if player.ema is not None:
+        player.ema.update(player.parameters, step)
+    return _named(task, player, told | {"gradient_norm": norm})
+
+
+def _named(task: Method, player: Player, told: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    prefix = "train/" if player is task.players[0] else f"train/{player.name}_"
+    return {prefix + name: value for name, value in told.items()}
