@@ -21,7 +21,7 @@ def loss_curve(events: Path, target: Path) -> Path:
         if points:
             axes.plot(*zip(*points, strict=True), label=name.replace("/", " "), **style)
     axes.set_xlabel("step")
-    axes.set_ylabel("mean squared error of the velocity")
+    axes.set_ylabel("loss")
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     figure.tight_layout()
