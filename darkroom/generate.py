@@ -37,6 +37,11 @@ def generate(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RecipeError(f"--out {out}: there is something already; name a new or an empty folder")
     version = registry.resolve(reference)
+    if not (registry.pipeline_folder(version) / "model_index.json").is_file():
+        raise RecipeError(
+            f"{version.uri} is an autoencoder, which rebuilds pictures and draws none: name its folder, "
+            f"{registry.pipeline_folder(version)}, as model.vae of a recipe"
+        )
     say(f"drawing {count} pictures from {version.uri}")
     model: Any = registry.load(version)
     answer = model.predict(

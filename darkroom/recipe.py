@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .errors import RecipeError
+from .recipe_adversarial import adversarial_disagreement
 from .recipe_training import Model as Model
 from .recipe_training import Train as Train
 from .recipe_training import UNet as UNet
@@ -249,6 +250,8 @@ class Recipe(Section):
             raise ValueError(found)
         if self.train.prior is not None and self.preprocess.buckets > 1:
             raise ValueError("train.prior: pictures of the class are squares: set preprocess.buckets = 1")
+        if found := adversarial_disagreement(self):
+            raise ValueError(found)
         if self.model.family == "dit" and self.preprocess.buckets > 1:
             raise ValueError(
                 f"preprocess.buckets = {self.preprocess.buckets}: a model of the family dit sees squares alone; leave "

@@ -6,7 +6,9 @@ from pydantic import Field, model_validator
 
 from .section import NoEffect, Section
 
-Family = Literal["stable-diffusion", "stable-diffusion-xl", "stable-diffusion-3", "flux", "dit", "unconditional"]
+Family = Literal[
+    "stable-diffusion", "stable-diffusion-xl", "stable-diffusion-3", "flux", "dit", "unconditional", "autoencoder"
+]
 Kind = Literal["flow", "epsilon", "v", "x0"]
 
 # What each family's pipeline can draw with, the first from scratch. A sampler of DDIMPipeline knows no straight path;
@@ -18,6 +20,7 @@ DRAWN: dict[str, tuple[Kind, ...]] = {
     "flux": ("flow",),
     "dit": ("flow", "epsilon", "v", "x0"),
     "unconditional": ("v", "epsilon", "x0"),
+    "autoencoder": (),  # it rebuilds
 }
 # The frozen parts that each family has; those without which none is made from scratch come first.
 NEEDED: dict[str, tuple[str, ...]] = {
@@ -27,8 +30,9 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "flux": ("vae", "text_encoder", "text_encoder_2"),
     "dit": ("vae",),
     "unconditional": (),
+    "autoencoder": (),
 }
-OPTIONAL: dict[str, tuple[str, ...]] = {"stable-diffusion-3": ("text_encoder_3",)}
+OPTIONAL: dict[str, tuple[str, ...]] = {"stable-diffusion-3": ("text_encoder_3",), "autoencoder": ("vae",)}
 PARTS = ("vae", "text_encoder", "text_encoder_2", "text_encoder_3")
 SHIFTED = ("stable-diffusion-3", "flux")  # whose pipelines add the autoencoder's shift_factor again
 UNETS = ("stable-diffusion", "stable-diffusion-xl", "unconditional")  # the others' denoisers are transformers
@@ -211,23 +215,40 @@ class Adversary(Section):
 
     weight: float = Field(0.5, ge=0, description="Weight of the adversarial loss; 0: none.")
     start: int = Field(0, ge=0, description="First step at which it counts. Steps.")
-    channels: int = Field(64, ge=8, le=512, description="Channels of its first layer.")
-    layers: int = Field(3, ge=1, le=5, description="Strided layers; each doubles the side of the judged patches.")
+    channels: int = Field(64, ge=8, le=512, description="Channels of its first layer, or of each of its heads.")
+    layers: int = Field(
+        3,
+        ge=1,
+        le=5,
+        description="autoencoder: strided layers, each doubles the side of the judged patches. distill: how many of "
+        "the teacher's blocks, evenly from first to last, are judged by a head each.",
+    )
     learning_rate: float | None = Field(None, gt=0, description="None: that of the generator.")
 
 
 class Autoencoder(Section):
-    """Training of the autoencoder itself (train.method = "autoencoder"): where no base is named, of this shape."""
+    """Training of the autoencoder itself (train.method = "autoencoder"): where model.vae is unset, of this shape."""
 
     block_out_channels: tuple[int, ...] = Field((128, 256, 512, 512), description="Channels of each level.")
     layers_per_block: int = Field(2, ge=1, le=8, description="Residual layers of each level.")
     latent_channels: int = Field(4, ge=1, le=64, description="Channels of the latents.")
     norm_num_groups: int = Field(32, ge=1, description="Groups of the group norms.")
-    kl_weight: float = Field(1e-6, ge=0, description="Weight of the divergence from a standard normal.")
-    perceptual: str | None = Field(
+    kl_weight: float = Field(
+        1e-6, ge=0, description="Weight of the latents' divergence from a standard normal, summed and per pixel value."
+    )
+    perceptual: Annotated[str | None, NoEffect] = Field(  # which one it is, the digest of its weights says
         None, description="Network whose features are compared: a CLIP folder, builtin:NAME or hub name; None: none."
     )
     perceptual_weight: float = Field(1.0, ge=0, description="Weight of the perceptual loss.")
+
+    @model_validator(mode="after")
+    def _groups_fit(self) -> "Autoencoder":
+        for channels in self.block_out_channels:
+            if channels % self.norm_num_groups:
+                raise ValueError(
+                    f"block_out_channels: {channels} must be a multiple of norm_num_groups ({self.norm_num_groups})"
+                )
+        return self
 
 
 class Distill(Section):
@@ -235,7 +256,9 @@ class Distill(Section):
 
     steps: int = Field(4, ge=1, le=8, description="Steps that the student draws in.")
     guidance: float = Field(1.0, ge=1, description="Guidance of the teacher, which the student takes in.")
-    teacher_weight: float = Field(1.0, ge=0, description="Weight of the distance from the teacher.")
+    teacher_steps: int = Field(25, ge=1, le=1000, description="Steps that the teacher draws in, by its own sampler.")
+    pairs: int = Field(2048, ge=1, description="Pictures that the teacher draws, before the first step.")
+    teacher_weight: float = Field(1.0, ge=0, description="Weight of the distance from the teacher's pictures.")
 
 
 class EarlyStop(Section):
@@ -336,6 +359,9 @@ class Train(Section):
 def disagreement(model: Model, train: Train) -> str | None:
     """Why a kind of pipeline cannot be trained in this way, in one sentence; None where it can."""
     drawn, plan = DRAWN[model.family], train.objective
+    if model.family == "autoencoder":
+        idle = plan.model_fields_set | {"prompts"} & train.model_fields_set
+        return f"train: {min(idle)} belongs to denoisers: an autoencoder learns without; leave it out" if idle else None
     if plan.kind is not None and plan.kind not in drawn:
         return (
             f"train.objective.kind = {plan.kind!r}: the pipeline of model.family = {model.family!r} cannot draw with "

@@ -53,4 +53,5 @@ def publish(pipeline: Path, folder: Path, card: str, sampler: Sampler, threads: 
     """
     shutil.copytree(pipeline, folder)
     (folder / "README.md").write_text(card, "utf-8")
-    write_json(folder / FACTS, {"sampler": {**sampler.model_dump(), "threads": threads}})
+    if (folder / "model_index.json").is_file():  # an autoencoder draws nothing
+        write_json(folder / FACTS, {"sampler": {**sampler.model_dump(), "threads": threads}})

@@ -196,7 +196,12 @@ def _measure(
     from .copies import copying
     from .features import folder_features, frechet_at_equal_count, identity, load
     from .measures import clip_scores, denoising_errors
+    from .reconstruction import is_autoencoder, rebuilding
     from .sets import compared
+
+    if is_autoencoder(checkpoint.path / "pipeline"):
+        prepare(threads, device)
+        return rebuilding(checkpoint.path / "pipeline", shards, plan, store, work, device, progress)
 
     # The reference first: it may fail, and it is cheap.
     real = load_file(reference(shards, plan, store, threads, device).path / "features.safetensors")

@@ -24,8 +24,8 @@ MEANINGS = (
         "fd_",
     ),
     ("_train", "the same distance for real training pictures, for comparison", "fd_"),
-    ("", "Fréchet distance of generated to held-out pictures; lower is better", "fd_"),
-    ("", "Fréchet Inception distance of generated to held-out pictures; lower is better", "fid"),
+    ("", "Fréchet distance of generated, or of rebuilt, to held-out pictures; lower is better", "fd_"),
+    ("", "Fréchet Inception distance of generated, or of rebuilt, to held-out pictures; lower is better", "fid"),
     ("", "how well each picture fits its prompt, 100 × cosine; higher is better", "clip_score"),
     (
         "nearest_ratio",
@@ -47,6 +47,11 @@ MEANINGS = (
     ("_rmse", "its root", "denoising"),
     ("_mae", "mean absolute error of the predicted velocity", "denoising"),
     ("_r2", "share of the velocity's variance that is predicted; 1 is ideal", "denoising"),
+    ("_mse", "mean squared error of rebuilt pixels, from 0 (black) to 1 (white)", "reconstruction"),
+    ("_rmse", "its root", "reconstruction"),
+    ("_mae", "mean absolute error of rebuilt pixels, likewise", "reconstruction"),
+    ("_r2", "share of the pixels' variance that is rebuilt; 1 is ideal", "reconstruction"),
+    ("_psnr", "peak signal to noise of rebuilt pictures, in decibels; higher is better", "reconstruction"),
 )
 
 
@@ -80,6 +85,7 @@ def write(
         suspects=_inline(shown.read_bytes()) if (shown := evaluation.path / "suspects.png").is_file() else None,
         curve=_inline(_curve(checkpoint)),
         last=_last_values(checkpoint),
+        rebuilt=any(name.startswith("reconstruction_") for name in metrics_of(evaluation)),
         prompts=[prompt for prompt in prompts[:8] if prompt],
         measures=measure_rows(metrics_of(evaluation), plan.gate),
         data=[

@@ -23,7 +23,10 @@ def parts(plan: Recipe) -> dict[str, Weights]:
 
     Raises what :func:`locate` and :func:`locate_base` raise.
     """
-    found = {name: locate(value) for name in PARTS if (value := getattr(plan.model, name)) is not None}
+    named = {name: getattr(plan.model, name) for name in PARTS}
+    if plan.train.method == "autoencoder":
+        named["perceptual"] = plan.train.autoencoder.perceptual
+    found = {name: locate(value) for name, value in named.items() if value is not None}
     return found | ({BASE: locate_base(plan.model.base, plan.model.family)} if plan.model.base else {})
 
 
@@ -35,6 +38,8 @@ def look_early(plan: Recipe) -> None:
 
 def latents_of(plan: Recipe) -> Latents:
     """How the pictures of a plan become what its denoiser sees: by its autoencoder, or by that of its base."""
+    if plan.train.method == "autoencoder":
+        return Latents(None)  # it is itself what is trained, on pixels
     vae: Weights | None = None
     if plan.model.vae:
         vae = locate(plan.model.vae)

@@ -12,7 +12,13 @@ from .base import Method as Method
 from .base import Player as Player
 
 # Name in a recipe -> module with its class METHOD. A new way to train is a file and a line here.
-MODULES = {"full": "denoise", "lora": "lora", "textual-inversion": "inversion"}
+MODULES = {
+    "full": "denoise",
+    "lora": "lora",
+    "textual-inversion": "inversion",
+    "autoencoder": "autoencoder",
+    "distill": "distill",
+}
 
 
 def method(job: Job, device: torch.device) -> Method:
