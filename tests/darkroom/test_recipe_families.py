@@ -21,7 +21,8 @@ def recipe(family: str, model: dict[str, Any] | None = None, **sections: Any) ->
         "name": "tiny",
         "collect": {"source": "digits"},
         "model": {"family": family, **parts, **(model or {})},
-        **{"train": {"steps": 1}, **sections},
+        "train": {"steps": 1},
+        **sections,
     }
 
 
