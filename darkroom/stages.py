@@ -32,8 +32,12 @@ STAGES = {
     "manifest": Stage(2, ("collect/*.py",)),
     "checked": Stage(3, ("quality/*.py",)),
     "shards": Stage(2, ("preprocess/*.py", *SHARED)),
-    "checkpoint": Stage(2, ("training/*.py", "diffusion/*.py", "preprocess/texts.py", *SHARED)),
-    "evaluation": Stage(3, ("evaluation/*.py", "diffusion/*.py", "training/data.py", *ENCODING, *SHARED)),
+    "checkpoint": Stage(
+        2, ("training/*.py", "diffusion/*.py", "diffusion/families/*.py", "preprocess/texts.py", *SHARED)
+    ),
+    "evaluation": Stage(
+        3, ("evaluation/*.py", "diffusion/*.py", "diffusion/families/*.py", "training/data.py", *ENCODING, *SHARED)
+    ),
     "reference": Stage(2, ("evaluation/features.py", "evaluation/evaluate.py")),
     "verdict": Stage(1, ("evaluation/verdict.py",)),
 }

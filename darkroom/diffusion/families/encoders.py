@@ -1,4 +1,4 @@
-"""Text encoders of pipelines that have several: CLIP with and without its projection, and T5."""
+"""Text encoders of pipelines that have several: CLIP with and without its projection, T5, and what stands in for it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,6 +39,27 @@ def load_t5(path: Path, number: int) -> tuple[Any, Any]:
     words, weights = _folders(path, number)
     encoder: Any = T5EncoderModel.from_pretrained(weights, use_safetensors=True)
     return T5TokenizerFast.from_pretrained(words), encoder.eval()
+
+
+def silent_t5(width: int) -> tuple[Any, Any]:
+    """A T5 of next to no weights that answers every text with zeros.
+
+    ``StableDiffusion3Pipeline`` takes zeros where it has no T5, but saved without one it cannot be loaded again.
+    """
+    from transformers import T5Config, T5EncoderModel, T5TokenizerFast
+
+    words = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -1.0)]
+    config = T5Config(vocab_size=len(words), d_model=width, d_kv=8, d_ff=8, num_layers=1, num_heads=1)
+    encoder: Any = T5EncoderModel(config)
+    with torch.no_grad():
+        for weights in encoder.parameters():
+            weights.zero_()
+    return T5TokenizerFast(vocab=words, extra_ids=0), encoder.eval()
+
+
+def is_silent(t5: Any) -> bool:
+    """Whether there is no T5, or one whose last norm lets nothing through."""
+    return t5 is None or not bool(t5.encoder.final_layer_norm.weight.any())
 
 
 def tokens(tokenizer: Any, texts: Sequence[str], length: int) -> torch.Tensor:

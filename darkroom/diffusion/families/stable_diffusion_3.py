@@ -11,7 +11,7 @@ from darkroom.recipe_training import Model
 
 from ..objectives import Objective
 from .base import Conditions, Family, Parts, Shape, in_calls_of
-from .encoders import TOKENS_AT_ONCE, clip_states, load_clip, load_t5, tokens
+from .encoders import TOKENS_AT_ONCE, clip_states, is_silent, load_clip, load_t5, silent_t5, tokens
 from .transformer import flow_scheduler, load_shifted_vae, must_divide, seeded
 
 if TYPE_CHECKING:
@@ -42,9 +42,9 @@ class StableDiffusion3(Family):
             load_clip(parts["text_encoder"], 1, True),
             load_clip(parts["text_encoder_2"], 2, True),
         )
-        third = load_t5(parts["text_encoder_3"], 3) if "text_encoder_3" in parts else (None, None)
         clip_width = first[1].config.hidden_size + second[1].config.hidden_size
-        width = clip_width if third[1] is None else third[1].config.d_model
+        third = load_t5(parts["text_encoder_3"], 3) if "text_encoder_3" in parts else silent_t5(clip_width)
+        width = third[1].config.d_model
         if width < clip_width:
             raise RecipeError(
                 f"model.text_encoder_3 = {model.text_encoder_3!r} is {width} wide, less than the {clip_width} of "
@@ -85,12 +85,12 @@ class StableDiffusion3(Family):
         What the pipeline puts around them is zeros, which :meth:`predict` adds.
         """
         pairs = [(pipeline.tokenizer, pipeline.text_encoder), (pipeline.tokenizer_2, pipeline.text_encoder_2)]
-        length = pipeline.tokenizer_max_length
+        length, silent = pipeline.tokenizer_max_length, is_silent(pipeline.text_encoder_3)
 
         def encode(part: list[str]) -> Conditions:
             states, pooled = clip_states(pairs, part, length)
             found = {"clip": states, "pooled": torch.cat(pooled, dim=-1)}
-            if pipeline.text_encoder_3 is not None:
+            if not silent:
                 numbers = tokens(pipeline.tokenizer_3, part, T5_TOKENS).to(pipeline.text_encoder_3.device)
                 found["t5"] = pipeline.text_encoder_3(numbers)[0].float()
             return found
@@ -131,6 +131,12 @@ class StableDiffusion3(Family):
         )
         pictures: list[Image.Image] = answer.images
         return pictures
+
+    def settle(self, pipeline: Any) -> None:
+        """One without T5 cannot be loaded again: it gets one that says nothing."""
+        if pipeline.text_encoder_3 is None:
+            tokenizer, encoder = silent_t5(pipeline.transformer.config.joint_attention_dim)
+            pipeline.register_modules(tokenizer_3=tokenizer, text_encoder_3=encoder)
 
 
 FAMILY = StableDiffusion3()
