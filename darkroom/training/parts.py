@@ -17,6 +17,7 @@ from .job import BASE
 
 NAMED = (*PARTS, BASE)  # fields of [model] that say where weights lie: which these are, their digests say
 
+
 def parts(plan: Recipe) -> dict[str, Weights]:
     """The weights that a plan names, by the names of its fields; ``base`` is a whole pipeline.
 
