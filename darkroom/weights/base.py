@@ -216,7 +216,8 @@ def _download(repository: str, commit: str, named: str) -> Path:
         index = json.loads(Path(first).read_text("utf-8"))
         return Path(snapshot_download(repository, revision=commit, allow_patterns=pipelines.wanted(files, index)))
 
-    return _ask(repository, fetch)
+    found: Path = _ask(repository, fetch)
+    return found
 
 
 def _ask(repository: str, question: Callable[[], Any]) -> Any:

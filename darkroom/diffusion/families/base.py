@@ -123,7 +123,7 @@ class Family(ABC):
         for name, part in pipeline.components.items():
             if isinstance(part, torch.nn.Module):
                 part.requires_grad_(name == self.denoiser).eval()
-                if hasattr(part, "register_to_config"):
+                if isinstance(part, diffusers.ConfigMixin):
                     part.register_to_config(_name_or_path="")  # a folder of this machine is no one else's business
         return pipeline
 

@@ -65,7 +65,7 @@ class Autoencoder(Method):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(self.job.seed, "adversary"))
             self.discriminator = adversarial.PatchDiscriminator(3, plan.channels, plan.layers)
-        self.discriminator.to(self.device, memory_format=torch.channels_last)
+        self.discriminator.to(self.device).to(memory_format=torch.channels_last)
         return adversary(self.discriminator, plan, train.learning_rate)
 
     @property

@@ -227,12 +227,14 @@ class Distill(Method):
     def _model_times(self, count: int, place: int) -> torch.Tensor:
         """The sampler's own timestep, which the finished pipeline will pass."""
         self.pipeline.scheduler.set_timesteps(self.plan.steps)
-        return self.pipeline.scheduler.timesteps[place].to(self.device).expand(count)
+        time: torch.Tensor = self.pipeline.scheduler.timesteps[place].to(self.device)
+        return time.expand(count)
 
     def _times(self, count: int, place: int) -> torch.Tensor:
         """The same in the objective's measure."""
         if self.objective.kind == "flow":
-            return self.pipeline.scheduler.sigmas[place].float().to(self.device).expand(count)
+            sigma: torch.Tensor = self.pipeline.scheduler.sigmas[place].float().to(self.device)
+            return sigma.expand(count)
         return self._model_times(count, place).long()
 
     @torch.no_grad()

@@ -55,7 +55,8 @@ class Extended(torch.nn.Module):
 
     def whole(self) -> torch.nn.Embedding:
         """One plain table of all rows."""
-        return torch.nn.Embedding.from_pretrained(self.weight.detach().clone(), freeze=True)
+        table: torch.nn.Embedding = torch.nn.Embedding.from_pretrained(self.weight.detach().clone(), freeze=True)
+        return table
 
 
 class Inversion(Denoise):
