@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+ENCODE = json.JSONEncoder(sort_keys=True).encode  # json.dumps would make an encoder for every value
 CHUNK = 500  # keys a question: SQLite before 3.32 takes 999 variables
 
 
@@ -41,7 +42,7 @@ class Cache:
         """Remember values, in one transaction."""
         if not values:
             return
-        rows = [(kind, key, json.dumps(value, sort_keys=True)) for key, value in values.items()]
+        rows = [(kind, key, ENCODE(value)) for key, value in values.items()]
         with self._connection:
             self._connection.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", rows)
 

@@ -101,8 +101,8 @@ def forbids_ai(headers: Iterable[str], user_agent: str) -> bool:
     ``noai, noimageai`` are for all robots; after ``name:`` they, and those behind them, are for the robot of that
     name (``*``: for all).
     """
-    name = robot_name(user_agent)
     for header in headers:
+        name = robot_name(user_agent)
         applies = True
         for part in header.lower().split(","):
             before, colon, after = part.partition(":")
@@ -145,4 +145,6 @@ def validator(header: str | None) -> str | None:
 
 def without_credentials(url: str) -> str:
     """The address without a ``user:password@`` in it, as it may be shown and kept."""
+    if "@" not in url:
+        return url
     return re.sub(r"^([a-zA-Z][\w+.-]*:)?//[^/?#\\]*@", r"\1//", url)

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
-from pathlib import Path
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -120,21 +120,21 @@ def _usable(
     if known.noai and not plan.http.allow_noai:
         return None, False  # it was fetched when that was allowed
     try:
-        if _picture(store, known).stat().st_size != known.size:
+        if picture_path(store, known.id).stat().st_size != known.size:
             return None, False
     except OSError:
         return None, False
     return known, entry["when"] >= collection.started or not (known.etag or known.modified)
 
 
-def _picture(store: Store, known: Known) -> Path:
-    return picture_path(store, known.id)
+def _read(store: Store, known: Known) -> bytes:
+    return picture_path(store, known.id).read_bytes()
 
 
 def _item(address: Address, result: Known | Fault, store: Store) -> Item:
     size, fingerprint = None, None
     if isinstance(result, Known):
-        size, fingerprint, read = result.size, f"sha256:{result.id}", _picture(store, result).read_bytes
+        size, fingerprint, read = result.size, f"sha256:{result.id}", partial(_read, store, result)
     else:
         read = _refuse(result.sentence)
     return Item(
