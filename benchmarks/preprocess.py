@@ -120,7 +120,7 @@ def picture(store: Store, number: int) -> dict[str, Any]:
     identity = hashlib.sha256(str(number).encode()).hexdigest()
     path = working_path(store.root, identity)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(smooth(np.random.default_rng(number), height, width)).save(path, compress_level=1)
+    Image.fromarray(smooth(np.random.default_rng(number), height, width)).save(path, "PNG", compress_level=1)
     return {
         **dict.fromkeys(("row_id", "id", "working"), identity),
         **dict.fromkeys(("origin", "label")),

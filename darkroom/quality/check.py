@@ -149,7 +149,8 @@ def check(
 
         history = log.history_of(question.dataset, base, store)
         last = store.find(QualityReport, base) if base else None
-        before = _accepted_before(last)
+        earlier = _rows_before(last)
+        before = None if earlier is None else earlier[earlier["accepted"]].reset_index(drop=True)
         table, joined, pairs = judge(question, history, store, workers, progress)
         accepted = table[table["accepted"]].reset_index(drop=True)
         found = drift.compare(drift.fresh(accepted, before), before, question.plan.split.seed)
@@ -160,7 +161,7 @@ def check(
         pairs.to_parquet(work / "pairs.parquet", index=False)
         extend_history(history, accepted, joined, question.plan.split.seed).to_parquet(work / HISTORY, index=False)
         found.write(work / drift.FILE)
-        differences = changes(_rows_before(last), table)
+        differences = changes(earlier, table)
         changed = {name: len(getattr(differences, name)) for name in ("new", "changed", "gone")}
         _review(work, question, table, before, outcome, found, changed if last else {}, store)
         kinds = counts_by_kind(table["reasons"])
@@ -347,16 +348,12 @@ def _lists(*columns: list[str | None]) -> list[list[str]]:
     return [[text for text in row if text is not None] for row in zip(*columns, strict=True)]
 
 
-def _accepted_before(last: QualityReport | None) -> "pd.DataFrame | None":
-    import pandas as pd
-
-    return pd.read_parquet(last.path / "checked.parquet") if last else None
-
-
 def _rows_before(last: QualityReport | None) -> "pd.DataFrame | None":
-    from darkroom.versions.compare import rows_of
+    """The rows of the last version, with all that they are compared by, read once."""
+    from darkroom.report.review import MEASURES
+    from darkroom.versions.compare import READ, rows_of
 
-    return rows_of(last) if last else None
+    return rows_of(last, list(dict.fromkeys((*READ, *drift.COLUMNS, *MEASURES)))) if last else None
 
 
 def _review(
@@ -374,7 +371,7 @@ def _review(
     from darkroom.preprocess.amount import advice
     from darkroom.report.review import Review, write
 
-    from .picture import working_path
+    from .picture import thumbnail_path, working_path
 
     accepted = table[table["accepted"]]
     labels = Counter(label for label in accepted["label"] if isinstance(label, str))
@@ -397,6 +394,7 @@ def _review(
             expectations=outcome.evaluated,
             docs=f"../{outcome.docs.as_posix()}",
             picture=picture,
+            kept=lambda path: thumbnail_path(store.root, path),
             drift=[vars(one) for one in found.measures if one.level != "none"],
             changes=changed,
             advice=advice(

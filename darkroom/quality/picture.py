@@ -58,6 +58,11 @@ def working_path(root: Path, key: str) -> Path:
     return root / "working" / key[:2] / key
 
 
+def thumbnail_path(root: Path, shown: Path) -> Path:
+    """Where the reviewer's page keeps its thumbnail of a picture or working copy of the store, a PNG."""
+    return root / "thumbnails" / shown.name[:2] / shown.name
+
+
 def measure(path: Path, rules: Rules, copy: Path) -> dict[str, Any]:
     """Measure the picture at ``path`` and write its working copy: upright, sRGB, without metadata.
 

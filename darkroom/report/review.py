@@ -7,6 +7,7 @@ is escaped, pictures travel inside the page, and its policy lets nothing else lo
 import base64
 import io
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,8 +50,9 @@ class Review:
     """What the page shows.
 
     ``rows`` has a row a picture with ``accepted``, ``reasons`` and ``flags``; ``before`` is the accepted table of the
-    last version, None for the first. ``picture`` gives the file to make a row's thumbnail from, or None. ``drift`` has
-    a sentence a measure, ``advice`` a paragraph each on how many pictures are enough.
+    last version, None for the first. ``picture`` gives the file to make a row's thumbnail from, or None, and ``kept``
+    where the thumbnail of such a file is kept, so that the file is opened once. ``drift`` has a sentence a measure,
+    ``advice`` a paragraph each on how many pictures are enough.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Review:
     expectations: int
     docs: str
     picture: Callable[[Mapping[str, Any]], Path | None]
+    kept: Callable[[Path], Path] | None = None
     drift: Sequence[Mapping[str, Any]] = ()
     changes: Mapping[str, int] = field(default_factory=dict)
     advice: Sequence[str] = ()
@@ -75,7 +78,7 @@ def write(target: Path, review: Review) -> Path:
     )
     rows = review.rows
     accepted, refused = rows[rows["accepted"]], rows[~rows["accepted"]]
-    thumbs = Thumbnails(review.picture)
+    thumbs = Thumbnails(review.picture, review.kept)
     page = environment.get_template("review.html.j2").render(
         name=review.name,
         passed=review.passed,
@@ -106,10 +109,12 @@ def write(target: Path, review: Review) -> Path:
 
 
 class Thumbnails:
-    """Small pictures that travel inside the page, each made once."""
+    """Small pictures that travel inside the page, each made once, also for later pages where they are ``kept``."""
 
-    def __init__(self, picture: Callable[[Mapping[str, Any]], Path | None]) -> None:
-        self._picture = picture
+    def __init__(
+        self, picture: Callable[[Mapping[str, Any]], Path | None], kept: Callable[[Path], Path] | None = None
+    ) -> None:
+        self._picture, self._place = picture, kept
         self._made: dict[str, str] = {}
 
     def tiles(self, rows: "pd.DataFrame") -> list[dict[str, str]]:
@@ -148,18 +153,41 @@ class Thumbnails:
         path = self._picture(row)
         if path is None or not path.is_file():
             return None
-        try:
-            with Image.open(path) as picture:
-                picture.draft("RGB", (THUMB, THUMB))
-                small = picture.convert("RGB")
-        except Exception:  # hostile bytes: a thumbnail that cannot be made is left out
-            return None
-        if max(small.size) > THUMB:
-            small.thumbnail((THUMB, THUMB), Image.Resampling.LANCZOS)
-        elif max(small.size) < THUMB / 2:  # scans of a few pixels are shown as such
+        place = self._place(path) if self._place is not None else None
+        small = reduced(place) if place is not None and place.is_file() else None
+        if small is None:
+            small = reduced(path)
+            if small is None:
+                return None
+            if place is not None:
+                _keep(small, place)
+        if max(small.size) < THUMB / 2:  # scans of a few pixels are shown as such
             scale = THUMB // max(small.size)
             small = small.resize((small.width * scale, small.height * scale), Image.Resampling.NEAREST)
         return small
+
+
+def reduced(path: Path) -> Any:
+    """A picture's file as a Pillow picture of at most :data:`THUMB` pixels, or None where it cannot be decoded."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            picture.draft("RGB", (THUMB, THUMB))
+            small = picture.convert("RGB")
+    except Exception:  # hostile bytes: a thumbnail that cannot be made is left out
+        return None
+    if max(small.size) > THUMB:
+        small.thumbnail((THUMB, THUMB), Image.Resampling.LANCZOS)
+    return small
+
+
+def _keep(small: Any, place: Path) -> None:
+    """Write a thumbnail without loss, so that a page is the same whoever made its thumbnails."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    temporary = place.with_name(f"{place.name}.{os.getpid()}.tmp")
+    small.save(temporary, format="PNG", compress_level=1)
+    temporary.replace(place)
 
 
 def by_kind(rows: "pd.DataFrame", column: str, thumbs: Thumbnails) -> list[dict[str, Any]]:

@@ -119,8 +119,8 @@ def trained_on(found: Iterable[Use]) -> list[Use]:
 
 
 def files_of(appearances: Iterable[Appearance], dataset: str, store: Store) -> list[Path]:
-    """The picture's bytes and working copies that the store still has."""
-    from darkroom.quality.picture import working_path
+    """The picture's bytes, working copies and thumbnails that the store still has."""
+    from darkroom.quality.picture import thumbnail_path, working_path
 
     found = list(appearances)
     ids = {one.id for one in found if one.id}
@@ -130,6 +130,7 @@ def files_of(appearances: Iterable[Appearance], dataset: str, store: Store) -> l
         if "working" in rows:
             keys = rows.loc[rows["id"].isin(ids), "working"].dropna()
             paths.update(working_path(store.root, key) for key in keys)
+    paths.update([thumbnail_path(store.root, path) for path in paths])
     return sorted(path for path in paths if path.is_file())
 
 

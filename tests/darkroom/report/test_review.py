@@ -84,6 +84,20 @@ def test_the_same_rows_give_the_same_page(rows: pd.DataFrame, tmp_path: Path) ->
     assert page(rows, tmp_path) == page(rows, tmp_path)
 
 
+def test_a_picture_whose_thumbnail_is_kept_is_not_opened_again(rows: pd.DataFrame, tmp_path: Path) -> None:
+    def kept(path: Path) -> Path:
+        return tmp_path / "thumbnails" / path.name
+
+    plain, first = page(rows, tmp_path), page(rows, tmp_path, kept=kept)
+    shown = list((tmp_path / "thumbnails").iterdir())
+    assert shown
+    for thumbnail in shown:
+        (tmp_path / thumbnail.name).write_bytes(b"whoever opens this has no picture")
+    assert plain == first == page(rows, tmp_path, kept=kept)
+    next(tmp_path.glob("*.png")).unlink()
+    assert page(rows, tmp_path, kept=kept) != first, "what was erased is shown no more"
+
+
 def test_a_batch_is_shown_against_the_last(rows: pd.DataFrame, tmp_path: Path) -> None:
     text = page(rows, tmp_path, before=rows[rows["accepted"]].head(10))
     assert "<polyline" in text

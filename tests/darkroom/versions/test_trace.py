@@ -9,6 +9,7 @@ import pytest
 from darkroom.collect.manifest import picture_path
 from darkroom.errors import DarkroomError, RecipeError
 from darkroom.quality import removals
+from darkroom.quality.picture import thumbnail_path
 from darkroom.recipe import Collect
 from darkroom.store import file_digest
 from darkroom.versions.log import checked_of
@@ -53,10 +54,14 @@ def test_models_that_were_trained_on_a_picture_are_found_and_no_others(press: An
     assert {side for used in everywhere.values() for found in used for side in found.sides} == {"train", "validation"}
 
 
-def test_its_files_are_its_bytes_and_working_copies_and_nobody_elses(press: Any) -> None:
+def test_its_files_are_its_bytes_copies_and_thumbnails_and_nobody_elses(press: Any) -> None:
     press.version(press.files(1, 2))
+    shown = thumbnail_path(press.store.root, picture_path(press.store, press.shot(1).id))
+    shown.parent.mkdir(parents=True, exist_ok=True)
+    shown.write_bytes(b"small")
     found = files_of(trace(["01.png"], "photos", press.store), "photos", press.store)
-    assert len(found) == 2
+    assert len(found) == 3
+    assert shown in found
     assert picture_path(press.store, press.shot(1).id) in found
     others = files_of(trace(["02.png"], "photos", press.store), "photos", press.store)
     assert not set(found) & set(others)
