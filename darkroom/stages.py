@@ -28,13 +28,12 @@ class Stage:
 SHARED = ("randomness.py", "devices.py")
 ENCODED_BY = ("shards", "latents", "pictures", "rowcache", "tensorfile", "texts")
 ENCODING = tuple(f"preprocess/{name}.py" for name in ENCODED_BY)
+TRAINING = ("training/*.py", "training/methods/*.py", "diffusion/*.py", "diffusion/families/*.py")
 STAGES = {
     "manifest": Stage(2, ("collect/*.py",)),
     "checked": Stage(3, ("quality/*.py",)),
     "shards": Stage(2, ("preprocess/*.py", *SHARED)),
-    "checkpoint": Stage(
-        2, ("training/*.py", "diffusion/*.py", "diffusion/families/*.py", "preprocess/texts.py", *SHARED)
-    ),
+    "checkpoint": Stage(2, (*TRAINING, "preprocess/texts.py", *SHARED)),
     "evaluation": Stage(
         3, ("evaluation/*.py", "diffusion/*.py", "diffusion/families/*.py", "training/data.py", *ENCODING, *SHARED)
     ),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-NAMES: dict[np.dtype, str] = {np.dtype(np.float32): "F32", np.dtype(np.uint8): "U8"}
+NAMES: dict[np.dtype, str] = {np.dtype(np.float32): "F32", np.dtype(np.uint8): "U8", np.dtype(np.int64): "I64"}
 TYPES = {name: dtype for dtype, name in NAMES.items()}
 Blocks = Callable[[str], Iterable[np.ndarray]]
 LONGEST_HEADER = 100_000_000  # the format's own limit

@@ -4,6 +4,7 @@ DoRA (Liu et al. 2024) also learns the magnitude of each of the sum's columns. W
 pipeline with the adapters fused in, and the adapters alone in ``lora/``, in the form that ``load_lora_weights`` reads.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -108,12 +109,26 @@ def save_adapter(pipeline: Any, denoiser: str, config: Any, folder: Path) -> Non
     module = getattr(pipeline, denoiser)
     layers = {name: value.detach().cpu().contiguous() for name, value in get_peft_model_state_dict(module).items()}
     if hasattr(pipeline, "save_lora_weights"):
+        told = {name: sorted(value) if isinstance(value, set) else value for name, value in config.to_dict().items()}
         type(pipeline).save_lora_weights(
-            folder, **{f"{denoiser}_lora_layers": layers, f"{denoiser}_lora_adapter_metadata": config.to_dict()}
+            folder, **{f"{denoiser}_lora_layers": layers, f"{denoiser}_lora_adapter_metadata": told}
         )
+        settle_metadata(folder / FILE)
     else:  # pipelines that read no adapters: for other tools, by the same names
         folder.mkdir(parents=True, exist_ok=True)
         save_file({f"{denoiser}.{name}": value for name, value in layers.items()}, folder / FILE, {"format": "pt"})
+
+
+def settle_metadata(path: Path) -> None:
+    """Put a safetensors file's metadata in the order of its names: the library writes them in a random one."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(text) <= size, "the same entries take the same room"
+        file.seek(8)
+        file.write(text.ljust(size))
 
 
 @torch.no_grad()

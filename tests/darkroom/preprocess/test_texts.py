@@ -20,7 +20,7 @@ NAME = "encoder_hidden_states"
 @pytest.fixture(scope="module")
 def parts():
     tokenizer, encoder = load_text(FOLDER)
-    return SimpleNamespace(tokenizer=tokenizer, text_encoder=encoder)
+    return SimpleNamespace(tokenizer=tokenizer, text_encoder=encoder, maybe_convert_prompt=lambda text, _: text)
 
 
 def encode(parts, captions) -> torch.Tensor:

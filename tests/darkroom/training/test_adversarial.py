@@ -22,9 +22,11 @@ from darkroom.store import Store
 from darkroom.training import checkpoints
 from darkroom.training.events import read
 from darkroom.training.job import Job
-from darkroom.training.loop import take_step, train
+from darkroom.training.loop import train
 from darkroom.training.methods import Method, method
 from darkroom.training.methods.distill import energy_distance
+from darkroom.training.state import State
+from darkroom.training.step import take_step
 from darkroom.weights.locate import locate
 
 VAE, TEXT, CLIP = (locate(f"builtin:{name}") for name in ("digits-vae", "digits-text-encoder", "clip-digits"))
@@ -281,8 +283,9 @@ def test_both_sides_of_a_distillation_keep_their_gradients(latents: Shards, teac
     gradients_stay_apart(task, 5)
     assert "adversarial" not in task.loss(task.players[0], task.batch(4), 4).metrics
     before = {name: value.clone() for name, value in task.teacher.named_parameters()}
+    state = State(task)
     for player in task.players:
-        take_step(task, player, task.batch(5), 5, 1e-2)
+        take_step(task, state, player, task.batch(5), 5, 1e-2)
     assert all(torch.equal(value, before[name]) for name, value in task.teacher.named_parameters())
 
 

@@ -49,7 +49,7 @@ def test_many_wordings_reach_their_digit(text: str, digit: int) -> None:
 @pytest.mark.parametrize("text", ["", "zebra 🦓", "\x00\x07", "مرحبا", "x" * 5000, "你好" * 500])
 def test_any_text_is_read(text: str) -> None:
     tokenizer, encoder = load_text(READER)
-    parts = SimpleNamespace(tokenizer=tokenizer, text_encoder=encoder)
+    parts = SimpleNamespace(tokenizer=tokenizer, text_encoder=encoder, maybe_convert_prompt=lambda text, _: text)
     found = family("stable-diffusion").encode(parts, [text])["encoder_hidden_states"]
     assert found.shape == (1, 32, encoder.config.hidden_size)
     assert torch.isfinite(found).all()
