@@ -133,6 +133,7 @@ def _read(store: Store, known: Known) -> bytes:
 
 def _item(address: Address, result: Known | Fault, store: Store) -> Item:
     size, fingerprint = None, None
+    read: Callable[[], bytes]
     if isinstance(result, Known):
         size, fingerprint, read = result.size, f"sha256:{result.id}", partial(_read, store, result)
     else:
