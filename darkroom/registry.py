@@ -120,11 +120,15 @@ class Registry:
         if self.server is not None:
             import httpx
 
-            from ._registry_rest import Reader
-
             with contextlib.suppress(httpx.HTTPError):  # it has just ended: the database is still there
-                return question(Reader(self.server))
+                return question(self._reader)
         return question(self._client)
+
+    @functools.cached_property
+    def _reader(self) -> Any:
+        from ._registry_rest import Reader
+
+        return Reader(str(self.server))
 
     @property
     def _local(self) -> bool:
