@@ -55,9 +55,23 @@ class Checkpoint(Artifact):
 
 @dataclass(frozen=True)
 class Evaluation(Artifact):
-    """The measures of one checkpoint: ``metrics.json``, ``features.safetensors``, ``generated/``, ``grid.png``."""
+    """The measures of one checkpoint: ``metrics.json``, ``grid.png``; an autoencoder's: its reconstructions as well."""
 
     kind = "evaluation"
+
+
+@dataclass(frozen=True)
+class Samples(Artifact):
+    """Pictures that a checkpoint drew, from one number up to another: ``pictures/00000.png``, ..., ``prompts.json``."""
+
+    kind = "samples"
+
+
+@dataclass(frozen=True)
+class Features(Artifact):
+    """What an extractor makes of samples: ``features.safetensors`` with ``features``, float64 [N, dimensions]."""
+
+    kind = "features"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from typing import Literal
 from .artifacts import CheckedManifest, Checkpoint, Evaluation, Verdict
 from .errors import DarkroomError
 from .evaluation.evaluate import metrics_of
-from .evaluation.verdict import Judgement, read
+from .evaluation.gate import Judgement
+from .evaluation.verdict import read
 from .recipe import Gate, Recipe
 from .registry import Registry, Version
 from .store import Store, marker

@@ -205,11 +205,35 @@ class Limit(Section):
         return self
 
 
+GateMeasure = Literal["frechet", "kernel", "precision", "density", "coverage", "diversity", "clip_score"]
+Guard = Literal["frechet", "precision", "density", "coverage", "diversity", "clip_score"]
+
+
 class Gate(Section):
     """When a challenger may replace the champion."""
 
     limits: dict[str, Limit] = Field({}, description="Absolute limits by measure; also for the first version.")
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence of the interval of the difference.")
+    measure: GateMeasure = Field("frechet", description="What the challenger must be better in.")
+    gain: float = Field(
+        0.05, gt=0, lt=1, description="Smallest improvement worth a change, as a share of the champion's value."
+    )
+    alpha: float = Field(0.05, gt=0, lt=0.5, description="Chance of PASS for a challenger that is no better.")
+    power: float = Field(0.9, gt=0.5, lt=1, description="Chance of seeing an improvement of `gain`, if count allows.")
+    first: int = Field(256, ge=50, description="Pictures of each model at the first look; each look doubles them.")
+    count: int = Field(2048, ge=50, description="Most pictures drawn from each model for one comparison.")
+    guards: dict[Guard, Annotated[float, Field(gt=0, lt=1)]] = Field(
+        {"coverage": 0.05, "clip_score": 0.02},
+        description="What may not get worse, each by how much at most, as a share of the champion's value.",
+    )
+    memorisation: float = Field(
+        0.001, ge=0, lt=0.5, description="FAIL where so many copies of training pictures are less likely; 0 is off."
+    )
+
+    @model_validator(mode="after")
+    def _looks_once(self) -> "Gate":
+        if self.first > self.count:
+            raise ValueError(f"first is {self.first:,}, more than count, {self.count:,}: lower first or raise count")
+        return self
 
 
 class Register(Section):

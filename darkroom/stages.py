@@ -28,6 +28,7 @@ class Stage:
 SHARED = ("randomness.py", "devices.py")
 ENCODED_BY = ("shards", "latents", "pictures", "rowcache", "tensorfile", "texts")
 ENCODING = tuple(f"preprocess/{name}.py" for name in ENCODED_BY)
+COMPARED_BY = ("verdict", "gate", "sequential", "contrasts", "frechet", "sets", "measures", "samples")
 TRAINING = ("training/*.py", "training/methods/*.py", "diffusion/*.py", "diffusion/families/*.py")
 STAGES = {
     "manifest": Stage(2, ("collect/*.py",)),
@@ -35,10 +36,12 @@ STAGES = {
     "shards": Stage(2, ("preprocess/*.py", *SHARED)),
     "checkpoint": Stage(2, (*TRAINING, "preprocess/texts.py", *SHARED)),
     "evaluation": Stage(
-        3, ("evaluation/*.py", "diffusion/*.py", "diffusion/families/*.py", "training/data.py", *ENCODING, *SHARED)
+        4, ("evaluation/*.py", "diffusion/*.py", "diffusion/families/*.py", "training/data.py", *ENCODING, *SHARED)
     ),
     "reference": Stage(2, ("evaluation/features.py", "evaluation/evaluate.py")),
-    "verdict": Stage(1, ("evaluation/verdict.py",)),
+    "samples": Stage(1, ("evaluation/samples.py", "diffusion/*.py", "diffusion/families/*.py", *SHARED)),
+    "features": Stage(1, ("evaluation/features.py", *SHARED)),
+    "verdict": Stage(2, tuple(f"evaluation/{name}.py" for name in COMPARED_BY)),
 }
 
 

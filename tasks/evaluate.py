@@ -6,7 +6,6 @@ from prefect.artifacts import create_table_artifact
 from darkroom.artifacts import Checkpoint, Evaluation, Shards, Verdict
 from darkroom.evaluation import evaluate as evaluating
 from darkroom.evaluation import verdict as judging
-from darkroom.evaluation.features import identity
 from darkroom.promotion import recorded_verdict
 from darkroom.recipe import Recipe
 from darkroom.tracking import open_registry
@@ -49,22 +48,26 @@ def compare(
     elif champion is not None:
         get_run_logger().info("the champion is %s", champion.uri)
         drawn = Checkpoint(champion.checkpoint, registry.pipeline_folder(champion).parent)
-        other = evaluating.evaluate(
+        measured = evaluating.evaluate(
             drawn, shards, plan.evaluate, store, threads=plan.train.threads, device=settings.device
         )
+        other = (drawn, measured)
     reference = evaluating.reference(shards, plan.evaluate, store, plan.train.threads, settings.device)
-    measure, _ = identity(plan.evaluate.features, plan.evaluate.sha256)
     verdict = judging.compare(
-        evaluation,
+        (checkpoint, evaluation),
         other,
+        shards,
         reference,
-        measure,
+        plan.evaluate,
         plan.gate,
         store,
         champion_checkpoint=champion.checkpoint if champion else "",
+        threads=plan.train.threads,
+        device=settings.device,
+        progress=Progress("compare-progress", "pictures drawn for the comparison"),
         fresh=fresh,
     )
-    _show(evaluation, other, verdict)
+    _show(evaluation, other[1] if other else None, verdict)
     return verdict
 
 

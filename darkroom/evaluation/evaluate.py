@@ -11,7 +11,6 @@ from darkroom.devices import prepare
 from darkroom.recipe import Evaluate
 from darkroom.stages import stage_digest
 from darkroom.store import Store, write_json
-from darkroom.weights.locate import locate
 
 if TYPE_CHECKING:
     import torch
@@ -36,9 +35,9 @@ def evaluate(
     inputs, fields = evaluation_inputs(checkpoint.digest, shards, plan, threads)
 
     def build(work: Path) -> dict[str, Any]:
-        metrics = _measure(checkpoint, shards, plan, store, work, threads, device, progress)
+        metrics, samples = _measure(checkpoint, shards, plan, store, work, threads, device, progress)
         write_json(work / "metrics.json", metrics)
-        return {"device": device}
+        return {"device": device, "samples": samples}
 
     digest = stage_digest("evaluation", fields, inputs)
     return store.get_or_build(Evaluation, digest, build, inputs=inputs, fields=fields, fresh=fresh)
@@ -79,6 +78,7 @@ def reference(shards: Shards, plan: Evaluate, store: Store, threads: int, device
     else the distance between two sets of real pictures would mostly be that of their label counts.
     """
     from .features import folder_features, identity, load
+    from .samples import save_pictures
 
     measure, extractor = identity(plan.features, plan.sha256)
     inputs = {"shards": shards.digest, "features": extractor}
@@ -161,16 +161,6 @@ def matched_rows(wanted: list[str | None], offered: list[str | None], draw: int)
     return (chosen + others + order * (len(wanted) // len(order) + 1))[: len(wanted)]
 
 
-def save_pictures(pictures: list[Any], folder: Path) -> None:
-    """Write pictures (Pillow's, or HWC uint8) as 00000.png, 00001.png, ..."""
-    from PIL import Image
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for index, picture in enumerate(pictures):
-        image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-        image.convert("RGB").save(folder / f"{index:05d}.png", compress_level=1)
-
-
 def _measure(
     checkpoint: Checkpoint,
     shards: Shards,
@@ -180,28 +170,32 @@ def _measure(
     threads: int,
     device: str,
     progress: Progress,
-) -> dict[str, float]:
+) -> tuple[dict[str, float], str | None]:
+    """The measures, and the digest of the samples that they were taken of."""
     import numpy as np
     import torch
-    from safetensors.numpy import load_file, save_file
+    from PIL import Image
+    from safetensors.numpy import load_file
 
     from darkroom.diffusion.families import family_of
     from darkroom.diffusion.pipeline import load_pipeline
-    from darkroom.diffusion.sampling import draw, grid
+    from darkroom.diffusion.sampling import grid
     from darkroom.preprocess.latents import encode
     from darkroom.preprocess.shards import load_parts
     from darkroom.preprocess.texts import Texts
     from darkroom.training.data import Side
 
     from .copies import copying
-    from .features import folder_features, frechet_at_equal_count, identity, load
-    from .measures import clip_scores, denoising_errors
+    from .features import identity
+    from .frechet import frechet_at_equal_count
+    from .measures import denoising_errors
     from .reconstruction import is_autoencoder, rebuilding
-    from .sets import compared
+    from .samples import PICTURES, Drawer
+    from .sets import blank, compared
 
     if is_autoencoder(checkpoint.path / "pipeline"):
         prepare(threads, device)
-        return rebuilding(checkpoint.path / "pipeline", shards, plan, store, work, device, progress)
+        return rebuilding(checkpoint.path / "pipeline", shards, plan, store, work, device, progress), None
 
     # The reference first: it may fail, and it is cheap.
     real = load_file(reference(shards, plan, store, threads, device).path / "features.safetensors")
@@ -217,41 +211,53 @@ def _measure(
 
     # The pictures: the validation side's captions, in order, over and over; without one, the unconditional prompt.
     count = plan.count or len(data.texts)
-    store.need_room(count * 3 * data.size**2 * 2, "evaluation")
-    prompts = [data.texts[index % len(data.texts)] for index in range(count)]
-    pictures = draw(pipeline, prompts, plan.noise_seed, plan.sampler, lambda done: progress(done, count))
-    save_pictures(pictures, work / "generated")
+    drawer = Drawer(
+        checkpoint,
+        shards,
+        plan,
+        plan.noise_seed,
+        store,
+        threads=threads,
+        device=device,
+        progress=progress,
+        pipeline=pipeline,
+    )
+    samples, prompts = drawer.samples(0, count), drawer.prompts(0, count)
+    pictures = [Image.open(path).convert("RGB") for path in sorted((samples.path / PICTURES).iterdir())]
     grid(pictures[:64], columns=8).save(work / "grid.png")
     write_json(work / "prompts.json", prompts)
 
     # The distance to held-out pictures, beside that of real training pictures at equal count.
     measure, _ = identity(plan.features, plan.sha256)
-    features = folder_features(work / "generated", load(plan.features, device, plan.layer))
-    save_file({"generated": features}, work / "features.safetensors")
+    features = drawer.features(0, count)
     distance = frechet_at_equal_count(features, real["validation"])
     floor = float(np.mean([frechet_at_equal_count(one[:count], real["validation"]) for one in real["train"]]))
     metrics = {measure: distance, f"{measure}_train": floor, f"{measure}_ratio": distance / max(floor, TINY)}
     metrics |= compared(features, real["validation"], prompts, data.texts, measure)
 
     # Whether the pictures are what was asked for, where something was.
-    asked = [place for place, prompt in enumerate(prompts) if prompt]
-    score_name = f"clip_score_{identity(plan.clip, None)[0].removeprefix('fd_').removeprefix('clip_')}"
+    asked = sum(bool(prompt) for prompt in prompts)
+    score_name = score_of(plan)
     if asked:
-        clip = features
-        if (plan.clip, "projection") != (plan.features, plan.layer):
-            clip = folder_features(work / "generated", load(plan.clip, device))
-        scores = clip_scores(clip[asked], [prompts[place] for place in asked], locate(plan.clip).path)
-        metrics[score_name] = float(scores.mean())
-    write_json(work / "notes.json", notes(score_name, len(asked), count))
+        metrics[score_name] = float(np.nanmean(drawer.scores(0, count)))
+    write_json(work / "notes.json", notes(score_name, asked, count))
 
     # Whether they are copies: nearness to training pictures, beside that of held-out ones.
     known = load_parts(shards, "train", ("pixels",))
     training = np.concatenate([squares(tensors["pixels"], data.size).numpy() for tensors, _ in known])
-    drawn = np.stack([np.asarray(picture.convert("RGB")).transpose(2, 0, 1) for picture in pictures])
+    drawn = np.stack([np.asarray(picture).transpose(2, 0, 1) for picture in pictures])
     held = np.concatenate([squares(part.pixels, data.size).numpy() for part in data.parts])
     metrics |= copying(drawn, held, training, [row["id"] for _, rows in known for row in rows], work)
+    metrics |= {"blank_share": blank(drawn), "blank_share_validation": blank(held)}
 
-    return metrics | denoising_errors(pipeline, data.parts, plan.noise_seed, plan.denoising_timesteps)
+    return metrics | denoising_errors(pipeline, data.parts, plan.noise_seed, plan.denoising_timesteps), samples.digest
+
+
+def score_of(plan: Evaluate) -> str:
+    """What the CLIP score is called: after the model that gives it."""
+    from .features import identity
+
+    return f"clip_score_{identity(plan.clip, None)[0].removeprefix('fd_').removeprefix('clip_')}"
 
 
 def notes(score: str, asked: int, count: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Features of pictures, through clean-fid's own functions, and the distances made of them.
+"""Features of pictures, through clean-fid's own functions.
 
 A distance is named after its extractor: ``fid`` is clean-fid's Inception and nothing else; any other is ``fd_`` and the
 extractor's name. Parmar et al., On Aliased Resizing and Surprising Subtleties in GAN Evaluation (2022).
@@ -91,39 +91,6 @@ def folder_features(folder: Path, extractor: Extractor, batch: int = 128) -> np.
                 verbose=False,
             )
     return np.asarray(found, dtype=np.float64)
-
-
-def frechet(generated: np.ndarray, real: np.ndarray) -> float:
-    """The Fréchet distance of two sets of features [N, dimensions] (Heusel et al. 2017, equation 6), by clean-fid.
-
-    With no more pictures than dimensions the covariances are singular and clean-fid's square root gives up; there it is
-    the same number from eigenvalues.
-    """
-    from cleanfid import fid
-
-    if min(len(generated), len(real)) > generated.shape[1]:
-        return float(fid.fid_from_feats(generated, real))
-    return frechet_by_eigenvalues(generated, real)
-
-
-def frechet_at_equal_count(generated: np.ndarray, real: np.ndarray) -> float:
-    """The mean distance to ``real`` of consecutive sets of as many generated pictures as ``real`` has.
-
-    The distance falls with the count, so only equal counts may be compared; the mean of several sets is steadier.
-    """
-    count = min(len(generated), len(real))
-    starts = range(0, len(generated) - count + 1, count)
-    return float(np.mean([frechet(generated[start : start + count], real[:count]) for start in starts]))
-
-
-def frechet_by_eigenvalues(generated: np.ndarray, real: np.ndarray) -> float:
-    """The same distance in float64, also of singular covariances: tr (S R)^(1/2) = tr (A' S A)^(1/2) with R = A A'."""
-    covariance, wanted = np.cov(generated, rowvar=False), np.cov(real, rowvar=False)
-    values, vectors = np.linalg.eigh(wanted)
-    root = vectors * np.sqrt(values.clip(0))
-    cross = np.sqrt(np.linalg.eigvalsh(root.T @ covariance @ root).clip(0)).sum()
-    shift = generated.mean(axis=0) - real.mean(axis=0)
-    return float(shift @ shift + np.trace(covariance) + np.trace(wanted) - 2 * cross)
 
 
 def _find(name: str) -> tuple[str, Path, str]:

@@ -111,8 +111,10 @@ def rebuilding(
     from darkroom.diffusion.pipeline import load_vae
     from darkroom.preprocess.shards import load_parts, read_index
 
-    from .evaluate import reference, save_pictures, squares
-    from .features import folder_features, frechet, identity, load
+    from .evaluate import reference, squares
+    from .features import folder_features, identity, load
+    from .frechet import frechet
+    from .samples import save_pictures
 
     real = load_file(reference(shards, plan, store, torch.get_num_threads(), device).path / "features.safetensors")
     vae, size = load_vae(folder).to(device), int(read_index(shards)["size"])

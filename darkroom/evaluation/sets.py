@@ -12,6 +12,7 @@ from scipy.stats import betabinom
 
 NEIGHBOURS = 5  # of the manifolds, as in Naeem et al.
 HELD_OUT_QUANTILE = 0.01
+FLAT = 2  # levels of 255 between the darkest and the brightest pixel of a flat picture
 
 
 def kernel_distance(generated: np.ndarray, real: np.ndarray) -> float:
@@ -20,16 +21,18 @@ def kernel_distance(generated: np.ndarray, real: np.ndarray) -> float:
     Binkowski et al., Demystifying MMD GANs (2018), section 4: the KID where the features are Inception's. Its mean
     does not depend on the count, as a Fréchet distance's does; it may be below zero.
     """
-    own, other, across = (_kernel(*pair) for pair in ((generated, generated), (real, real), (generated, real)))
-    return float(_off_diagonal_mean(own) + _off_diagonal_mean(other) - 2 * across.mean())
+    own, other, across = (cubic(*pair) for pair in ((generated, generated), (real, real), (generated, real)))
+    return float(off_diagonal_mean(own) + off_diagonal_mean(other) - 2 * across.mean())
 
 
-def _kernel(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def cubic(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(x'y / dimensions + 1)^3 of every pair of rows, [N, M]."""
     values: np.ndarray = (one @ other.T / one.shape[1] + 1) ** 3
     return values
 
 
-def _off_diagonal_mean(square: np.ndarray) -> float:
+def off_diagonal_mean(square: np.ndarray) -> float:
+    """The mean of a square matrix without its diagonal."""
     count = len(square)
     return float((square.sum() - np.trace(square)) / (count * (count - 1)))
 
@@ -56,7 +59,7 @@ def manifolds(generated: np.ndarray, real: np.ndarray, neighbours: int = NEIGHBO
     if min(len(generated), len(real)) <= neighbours:
         raise ValueError(f"{neighbours} neighbours need more than {min(len(generated), len(real))} pictures")
     across = cdist(generated, real)
-    real_radius, drawn_radius = _radii(real, neighbours), _radii(generated, neighbours)
+    real_radius, drawn_radius = radii(real, neighbours), radii(generated, neighbours)
     inside = across <= real_radius[None]
     return Manifolds(
         precision=float(inside.any(axis=1).mean()),
@@ -66,7 +69,7 @@ def manifolds(generated: np.ndarray, real: np.ndarray, neighbours: int = NEIGHBO
     )
 
 
-def _radii(features: np.ndarray, neighbours: int) -> np.ndarray:
+def radii(features: np.ndarray, neighbours: int) -> np.ndarray:
     """The distance of each row to its ``neighbours``-th nearest other row."""
     among = cdist(features, features)
     return np.asarray(np.partition(among, neighbours, axis=1)[:, neighbours])  # the nearest is itself
@@ -110,6 +113,12 @@ def diversity(features: np.ndarray, groups: list[str]) -> float | None:
             total += float(cdist(rows, rows).sum())
             count += len(rows) * (len(rows) - 1)
     return total / count if count else None
+
+
+def blank(pictures: np.ndarray) -> float:
+    """The share of pictures, uint8 [N, 3, H, W], that are one flat colour; a model that broke draws nothing else."""
+    flat = pictures.reshape(len(pictures), pictures.shape[1], -1)
+    return float((np.ptp(flat, axis=2).max(axis=1) <= FLAT).mean())
 
 
 def compared(

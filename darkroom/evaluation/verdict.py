@@ -1,69 +1,72 @@
-"""The verdict: may the challenger replace the champion?
-
-Both were drawn from the same noise and prompts. The difference of their Fréchet distances to the same reference is
-judged by a confidence interval from the distance's influence function, which is far narrower than that of unpaired
-pictures: with S and S_ref the covariances, m and m_ref the means, S_ref = A A' and T = A (A' S A)^(-1/2) A',
-
-    psi(x) = 2 (x - m)'(m - m_ref) + (x - m)'(I - T)(x - m),    SE = sd(psi_challenger - psi_champion) / sqrt(N).
-"""
+"""The verdict as an artifact: limits and integrity of the challenger, then its comparison with the champion."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from darkroom.artifacts import Evaluation, Reference, Verdict
-from darkroom.recipe import Gate
+from darkroom.artifacts import Checkpoint, Evaluation, Reference, Shards, Verdict
+from darkroom.errors import RecipeError
+from darkroom.randomness import seed_of
+from darkroom.recipe import Evaluate, Gate
 from darkroom.stages import stage_digest
 from darkroom.store import Store, write_json
 
-from .evaluate import metrics_of
+from .evaluate import metrics_of, score_of
+from .gate import Draw, Judgement
 
-Decision = Literal["PASS", "FAIL", "INCONCLUSIVE"]
+if TYPE_CHECKING:
+    from .contrasts import Drawn
+    from .samples import Drawer
 
-
-@dataclass(frozen=True)
-class Judgement:
-    """A verdict with its reasons, and the interval of challenger minus champion where there is a champion."""
-
-    decision: Decision
-    reasons: tuple[str, ...]
-    measure: str
-    difference: float | None = None
-    low: float | None = None
-    high: float | None = None
+Progress = Callable[[int, int], None]
+SHOWN = 32  # pictures of each that the page shows side by side
+BLANK = 0.05  # flat pictures beyond the held-out ones' share that a working model may draw
 
 
 def compare(
-    challenger: Evaluation,
-    champion: Evaluation | None,
+    challenger: tuple[Checkpoint, Evaluation],
+    champion: tuple[Checkpoint, Evaluation] | None,
+    shards: Shards,
     reference: Reference,
-    measure: str,
+    plan: Evaluate,
     gate: Gate,
     store: Store,
     *,
     champion_checkpoint: str = "",
+    threads: int = 1,
+    device: str = "cpu",
+    progress: Progress = lambda done, total: None,
     fresh: bool = False,
 ) -> Verdict:
-    """Judge a challenger by the gate's limits and, where there is a champion, by the paired difference of distances.
+    """Judge a challenger by the gate's limits and, where there is a champion, against it.
 
     ``champion_checkpoint`` is the digest of the champion's checkpoint, which is the challenger's own where the champion
-    is only measured anew; it is recorded, so that the verdict serves against that champion alone.
+    is only measured anew; it is recorded, so that the verdict serves against that champion alone. ``progress`` is told
+    (pictures drawn by one of both, in all) of every part that is drawn.
     """
+    evaluation = challenger[1]
     inputs = {
-        "challenger": challenger.digest,
-        "champion": champion.digest if champion else None,
+        "challenger": evaluation.digest,
+        "champion": champion[1].digest if champion else None,
         "champion_checkpoint": champion_checkpoint,
         "reference": reference.digest,
     }
 
     def build(work: Path) -> None:
-        write_json(
-            work / "verdict.json",
-            asdict(judge(challenger, champion, reference, measure, gate, bool(champion_checkpoint))),
-        )
+        measure = names(plan)[gate.measure]
+        metrics = metrics_of(evaluation)
+        broken = [*faults(metrics), *broken_limits(metrics, gate), *copied(metrics, gate)]
+        if broken:
+            judgement = Judgement("FAIL", tuple(broken), measure)
+        elif champion is None:
+            what = "the champion already" if champion_checkpoint else "the first version"
+            judgement = Judgement("PASS", (f"it is {what} and meets every limit of the recipe",), measure)
+        else:
+            judgement = _duel(
+                challenger, champion, shards, reference, plan, gate, store, work, threads, device, progress
+            )
+        write_json(work / "verdict.json", judgement.plain())
 
     fields = gate.digest_fields()
     return store.get_or_build(
@@ -73,44 +76,30 @@ def compare(
 
 def read(verdict: Verdict) -> Judgement:
     """What a verdict says."""
-    plain: dict[str, Any] = json.loads((verdict.path / "verdict.json").read_text("utf-8"))
-    return Judgement(**plain | {"reasons": tuple(plain["reasons"])})
+    return Judgement.of(json.loads((verdict.path / "verdict.json").read_text("utf-8")))
 
 
-def judge(
-    challenger: Evaluation,
-    champion: Evaluation | None,
-    reference: Reference,
-    measure: str,
-    gate: Gate,
-    there_is_a_champion: bool,
-) -> Judgement:
-    """The judgement itself; see :func:`compare`."""
-    broken = broken_limits(metrics_of(challenger), gate)
-    if broken:
-        return Judgement("FAIL", tuple(broken), measure)
-    if champion is None:
-        what = "the champion already" if there_is_a_champion else "the first version"
-        return Judgement("PASS", (f"it is {what} and meets every limit of the recipe",), measure)
-    from safetensors.numpy import load_file
+def names(plan: Evaluate) -> dict[str, str]:
+    """What the gate's measures are called everywhere: after their extractors."""
+    from .features import identity
 
-    real = load_file(reference.path / "features.safetensors")["validation"]
-    new, old = (load_file(one.path / "features.safetensors")["generated"] for one in (challenger, champion))
-    difference, low, high = paired_interval(new, old, real, gate.confidence)
-    share = f"{gate.confidence:.0%}"
-    if high < 0:
-        decision: Decision = "PASS"
-        reason = f"its {measure} is {-difference:.4g} below the champion's ({share} interval {-high:.4g} to {-low:.4g})"
-    elif low > 0:
-        decision = "FAIL"
-        reason = f"its {measure} is {difference:.4g} above the champion's ({share} interval {low:.4g} to {high:.4g})"
-    else:
-        decision = "INCONCLUSIVE"
-        reason = (
-            f"its {measure} differs from the champion's by {difference:+.4g}, and the {share} interval {low:.4g} to "
-            f"{high:.4g} holds zero: the difference may be chance"
+    measure, _ = identity(plan.features, plan.sha256)
+    extractor = "inception" if measure == "fid" else measure.removeprefix("fd_")
+    shares = {name: f"{name}_{extractor}" for name in ("precision", "density", "coverage", "diversity")}
+    kernel = "kid" if measure == "fid" else f"kd_{extractor}"
+    return {"frechet": measure, "kernel": kernel, "clip_score": score_of(plan), **shares}
+
+
+def faults(metrics: dict[str, float]) -> list[str]:
+    """One sentence for each sign that the model is broken, whatever the recipe's limits are."""
+    found = []
+    blank, usual = (metrics.get(name, 0.0) for name in ("blank_share", "blank_share_validation"))
+    if blank > usual + BLANK:
+        found.append(
+            f"{blank:.0%} of its pictures are one flat colour, and {usual:.0%} of the held-out ones: it is broken"
         )
-    return Judgement(decision, (reason,), measure, difference, low, high)
+    found += [f"{name} is {value}, which is no number" for name, value in sorted(metrics.items()) if value != value]
+    return found
 
 
 def broken_limits(metrics: dict[str, float], gate: Gate) -> list[str]:
@@ -125,33 +114,78 @@ def broken_limits(metrics: dict[str, float], gate: Gate) -> list[str]:
     return found
 
 
-def paired_interval(
-    new: np.ndarray, old: np.ndarray, real: np.ndarray, confidence: float
-) -> tuple[float, float, float]:
-    """(difference, low, high) of the Fréchet distances of ``new`` and ``old`` to ``real``: features [N, dimensions].
-
-    Row i of ``new`` and of ``old`` were drawn from the same noise and prompt. The reference counts as fixed.
-    """
-    from scipy.stats import norm
-
-    from .features import frechet
-
-    difference = frechet(new, real) - frechet(old, real)
-    spread = influence(new, real) - influence(old, real)
-    error = float(spread.std(ddof=1)) / len(spread) ** 0.5
-    reach = float(norm.ppf(0.5 + confidence / 2)) * error
-    return difference, difference - reach, difference + reach
+def copied(metrics: dict[str, float], gate: Gate) -> list[str]:
+    """One sentence where so many pictures near to training pictures are no coincidence."""
+    chance = metrics.get("memorised_p", 1.0)
+    if chance >= gate.memorisation:
+        return []
+    return [
+        f"{metrics['memorised_share']:.1%} of its pictures are nearer to a training picture than 99 % of the held-out "
+        f"ones are; so many come by chance with probability {chance:.1g}, and gate.memorisation is "
+        f"{gate.memorisation:g}: it copies"
+    ]
 
 
-def influence(features: np.ndarray, real: np.ndarray) -> np.ndarray:
-    """psi of each row: how much it moves the Fréchet distance of ``features`` to ``real``, [N]."""
-    mean, covariance = features.mean(axis=0), np.cov(features, rowvar=False)
-    values, vectors = np.linalg.eigh(np.cov(real, rowvar=False))
-    root = vectors * np.sqrt(values.clip(0))  # A, with A A' = S_ref
-    inner, turned = np.linalg.eigh(root.T @ covariance @ root)
-    keep = inner > inner.max() * 1e-10  # directions in which either set has no spread
-    transport = root @ (turned[:, keep] / np.sqrt(inner[keep])) @ turned[:, keep].T @ root.T
-    centred = features - mean
-    pull: np.ndarray = 2 * centred @ (mean - real.mean(axis=0))
-    bend: np.ndarray = ((centred @ (np.eye(len(mean)) - transport)) * centred).sum(axis=1)
-    return np.asarray(pull + bend)
+def _duel(
+    challenger: tuple[Checkpoint, Evaluation],
+    champion: tuple[Checkpoint, Evaluation],
+    shards: Shards,
+    reference: Reference,
+    plan: Evaluate,
+    gate: Gate,
+    store: Store,
+    work: Path,
+    threads: int,
+    device: str,
+    progress: Progress,
+) -> Judgement:
+    """Both models on the same prompts and noise, until there is a verdict."""
+    from PIL import Image
+    from safetensors.numpy import load_file
+
+    from darkroom.diffusion.sampling import grid
+
+    from .contrasts import Drawn, Held
+    from .gate import judge
+    from .reconstruction import is_autoencoder
+    from .samples import PICTURES, Drawer
+
+    held = Held(load_file(reference.path / "features.safetensors")["validation"])
+    both = (challenger, champion)
+    rebuild = [is_autoencoder(checkpoint.path / "pipeline") for checkpoint, _ in both]
+    if any(rebuild):
+        if not all(rebuild):
+            raise RecipeError(
+                "one of challenger and champion is an autoencoder and the other draws from prompts: they cannot be "
+                "compared, so register the new one under another name"
+            )
+        made = [load_file(one.path / "features.safetensors")["generated"] for _, one in both]
+        every = [Drawn(rows, [""] * len(rows), rows[:, 0] * float("nan")) for rows in made]
+        return judge(_given(every[0]), _given(every[1]), held, gate, names(plan), most=len(made[0]))
+
+    # The noise follows from both models, so that a champion is not judged for ever on the noise that chose it.
+    seed = seed_of("comparison", *sorted(checkpoint.digest for checkpoint, _ in both))
+    drawers = [
+        Drawer(checkpoint, shards, plan, seed, store, threads=threads, device=device, progress=progress)
+        for checkpoint, _ in both
+    ]
+    found = judge(_drawn(drawers[0]), _drawn(drawers[1]), held, gate, names(plan))
+    for drawer, name in zip(drawers, ("challenger", "champion"), strict=True):
+        shown = sorted((drawer.samples(0, found.first).path / PICTURES).iterdir())[:SHOWN]
+        grid([Image.open(path) for path in shown], columns=8).save(work / f"{name}.png")
+    write_json(work / "prompts.json", drawers[0].prompts(0, SHOWN))
+    return found
+
+
+def _drawn(drawer: "Drawer") -> Draw:
+    """The pictures of a model as the gate asks for them."""
+    from .contrasts import Drawn
+
+    return lambda first, last: Drawn(
+        drawer.features(first, last), drawer.prompts(first, last), drawer.scores(first, last)
+    )
+
+
+def _given(made: "Drawn") -> Draw:
+    """Pictures that exist already."""
+    return lambda first, last: made.first(last)

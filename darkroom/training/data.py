@@ -1,7 +1,7 @@
 """One side of the split, as training and evaluation hold it."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -32,6 +32,15 @@ class Data:
         return {name: value[positions] for name, value in self.conditions.items()}
 
 
+def texts(shards: Shards, side: str, asked: Asked) -> list[str]:
+    """The text of every row of a side, in the order of :attr:`Side.texts`; see there for ``asked``."""
+    return [text for _, rows in load_parts(shards, side, ()) for text in _texts(rows, asked)]
+
+
+def _texts(rows: list[dict[str, Any]], asked: Asked) -> list[str]:
+    return ["" if asked == "nothing" else row[asked] or "" for row in rows]
+
+
 class Side:
     """All rows of a side: one :class:`Data` for each shape that has any, in the order of the shapes.
 
@@ -45,8 +54,7 @@ class Side:
         self.parts: list[Data] = []
         names = ("latents", *(("pixels",) if pixels else ()), *(("mask",) if masks else ()))
         for tensors, rows in load_parts(shards, side, names):
-            texts = ["" if asked == "nothing" else row[asked] or "" for row in rows]
-            self.parts.append(Data(tensors, [row["id"] for row in rows], texts))
+            self.parts.append(Data(tensors, [row["id"] for row in rows], _texts(rows, asked)))
         self.texts = [text for part in self.parts for text in part.texts]
         self.pictures = int(content["sides"][side])  # rows are more, where there are variants
         self.size = int(content["size"])  # of the square, whose pictures the finished model draws

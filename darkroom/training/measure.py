@@ -15,7 +15,7 @@ import torch
 
 from darkroom.devices import prepare
 from darkroom.errors import DarkroomError, OutOfMemory
-from darkroom.evaluation.evaluate import save_pictures
+from darkroom.evaluation.samples import save_pictures
 from darkroom.recipe import Evaluate
 from darkroom.store import write_json
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from darkroom.evaluation.verdict import Judgement
+from darkroom.evaluation.gate import Judgement
 from darkroom.promotion import decide
 from darkroom.recipe import parse
 

@@ -184,8 +184,11 @@ def test_served_pictures_are_those_that_were_judged(finished) -> None:
     served = registry.load(version).predict(pd.DataFrame({"prompt": prompts[:5]}), params={"seed": 0})
     other = registry.load(version).predict(pd.DataFrame({"prompt": prompts[:5]}), params={"seed": 1})
     assert not set(served["image"]) & set(other["image"])
+    evaluation = Path(outcome["paths"]["samples"]).parent
+    digest = json.loads((evaluation / "artifact.json").read_text())["facts"]["samples"]
+    samples = evaluation.parents[1] / "samples" / digest / "pictures"
     for index, text in enumerate(served["image"]):
-        judged = Image.open(Path(outcome["paths"]["samples"]).parent / "generated" / f"{index:05d}.png")
+        judged = Image.open(samples / f"{index:05d}.png")
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(text)))), np.asarray(judged))
 
 

@@ -28,7 +28,11 @@ def family(name: str) -> Family:
 
 def family_of(pipeline: Any) -> Family:
     """The kind of a pipeline; raises :class:`RecipeError` for a class that darkroom does not know."""
-    kind = type(pipeline).__name__
+    return family_of_class(type(pipeline).__name__)
+
+
+def family_of_class(kind: str) -> Family:
+    """The kind of this class of diffusers, likewise."""
     for name in MODULES:
         if (found := family(name)).pipeline == kind:
             return found

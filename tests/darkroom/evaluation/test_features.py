@@ -1,55 +1,16 @@
-"""Distances are clean-fid's numbers, and named after their extractors."""
+"""Features are clean-fid's, in the order of the pictures, and distances are named after their extractors."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-from cleanfid import fid
 from PIL import Image
 
 from darkroom.errors import RecipeError
 from darkroom.evaluation.evaluate import matched_rows
-from darkroom.evaluation.features import (
-    folder_features,
-    frechet,
-    frechet_at_equal_count,
-    frechet_by_eigenvalues,
-    identity,
-    load,
-)
+from darkroom.evaluation.features import folder_features, identity, load
 
 CLIP = "builtin:clip-digits"
-
-
-def features(count: int, dimensions: int, seed: int, shift: float = 0.0) -> np.ndarray:
-    random = np.random.default_rng(seed)
-    mix = np.random.default_rng(1).normal(size=(dimensions, dimensions)) / dimensions**0.5
-    return random.normal(size=(count, dimensions)) @ mix + shift
-
-
-def test_it_is_clean_fids_distance() -> None:
-    one, other = features(400, 64, 2), features(300, 64, 3, 0.1)
-    assert frechet(one, other) == fid.fid_from_feats(one, other)
-    assert frechet_by_eigenvalues(one, other) == pytest.approx(fid.fid_from_feats(one, other), rel=1e-6)
-    assert frechet(one, one) == pytest.approx(0, abs=1e-8)
-
-
-def test_fewer_pictures_than_dimensions() -> None:
-    one, other = features(20, 64, 2), features(24, 64, 3, 0.1)
-    # tr (S R)^(1/2) from the singular values of the centred features' product, without any covariance.
-    left, right = ((each - each.mean(0)) / (len(each) - 1) ** 0.5 for each in (one, other))
-    cross = np.linalg.svd(left @ right.T, compute_uv=False).sum()
-    shift = one.mean(0) - other.mean(0)
-    expected = shift @ shift + (left**2).sum() + (right**2).sum() - 2 * cross
-    assert frechet(one, other) == pytest.approx(expected, rel=1e-6)
-
-
-def test_counts_are_equal_where_distances_are_compared() -> None:
-    many, real = features(900, 8, 2), features(300, 8, 3)
-    parts = [frechet(many[start : start + 300], real) for start in (0, 300, 600)]
-    assert frechet_at_equal_count(many, real) == pytest.approx(np.mean(parts))
-    assert frechet_at_equal_count(many[:899], real) == pytest.approx(np.mean(parts[:2]))
-    assert frechet_at_equal_count(many[:100], real) == pytest.approx(frechet(many[:100], real[:100]))
 
 
 def test_real_training_pictures_have_the_labels_of_held_out_ones() -> None:

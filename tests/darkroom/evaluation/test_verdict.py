@@ -1,17 +1,7 @@
-"""The verdict: limits, and an interval that holds the truth as often as it says."""
+"""The verdict before any comparison: limits, signs of a broken model, and copies."""
 
-import numpy as np
-import pytest
-
-from darkroom.evaluation.features import frechet
-from darkroom.evaluation.verdict import broken_limits, influence, paired_interval
-from darkroom.recipe import Gate, Limit
-
-DIMENSIONS = 6
-
-
-def draw(random: np.random.Generator, count: int, scale: float = 1.0, shift: float = 0.0) -> np.ndarray:
-    return random.normal(size=(count, DIMENSIONS)) * scale + shift
+from darkroom.evaluation.verdict import broken_limits, copied, faults, names
+from darkroom.recipe import Evaluate, Gate, Limit
 
 
 def test_limits_name_what_is_broken() -> None:
@@ -21,33 +11,30 @@ def test_limits_name_what_is_broken() -> None:
     assert broken_limits({"fid": 2.0, "clip": 10.0, "gone": 1.0}, gate) == []
 
 
-def test_the_influence_is_the_derivative_of_the_distance() -> None:
-    random = np.random.default_rng(0)
-    pictures, real = draw(random, 400, 1.2, 0.3), draw(random, 500)
-    psi = influence(pictures, real)
-    assert psi.shape == (400,)
-    # Doubling the weight of one picture moves the distance by about (psi - mean psi) / N.
-    for index in (3, 77):
-        moved = frechet(np.concatenate([pictures, pictures[index : index + 1]]), real) - frechet(pictures, real)
-        assert moved == pytest.approx((psi[index] - psi.mean()) / 401, abs=2e-4 + 0.1 * abs(psi[index]) / 401)
+def test_a_model_that_draws_nothing_is_broken() -> None:
+    assert faults({"blank_share": 0.04, "blank_share_validation": 0.0, "fid": 3.0}) == []
+    assert faults({"blank_share": 0.5, "blank_share_validation": 0.48}) == []  # some data are like that
+    (found,) = faults({"blank_share": 1.0, "blank_share_validation": 0.0})
+    assert found == "100% of its pictures are one flat colour, and 0% of the held-out ones: it is broken"
+    assert faults({"fid": float("nan")}) == ["fid is nan, which is no number"]
 
 
-def test_the_interval_covers_the_truth() -> None:
-    random = np.random.default_rng(1)
-    real = draw(random, 4000)
-    truth_new, truth_old = (frechet(draw(random, 400_000, scale, 0.2), real) for scale in (1.1, 1.2))
-    held = 0
-    for _ in range(200):
-        noise = draw(random, 400)
-        difference, low, high = paired_interval(noise * 1.1 + 0.2, noise * 1.2 + 0.2, real, 0.95)
-        assert low < difference < high
-        held += low <= truth_new - truth_old <= high
-    assert held >= 178  # 95 % of 200 less three standard deviations
+def test_copies_are_named_with_their_chance() -> None:
+    gate = Gate()
+    assert copied({"memorised_p": 0.2, "memorised_share": 0.02}, gate) == []
+    (found,) = copied({"memorised_p": 1e-5, "memorised_share": 0.12}, gate)
+    assert found.startswith("12.0% of its pictures are nearer to a training picture")
+    assert "gate.memorisation is 0.001" in found
+    assert copied({"memorised_p": 0.0, "memorised_share": 1.0}, Gate(memorisation=0)) == []
+    assert copied({"reconstruction_mse": 0.1}, gate) == []  # an autoencoder draws nothing
 
 
-def test_shared_noise_narrows_the_interval() -> None:
-    random = np.random.default_rng(2)
-    real, noise = draw(random, 1000), draw(random, 400)
-    _, low, high = paired_interval(noise * 1.1, noise * 1.12, real, 0.95)
-    _, low_unpaired, high_unpaired = paired_interval(draw(random, 400) * 1.1, noise * 1.12, real, 0.95)
-    assert high - low < (high_unpaired - low_unpaired) / 3
+def test_measures_are_named_after_their_extractors() -> None:
+    plan = Evaluate(features="builtin:clip-digits", clip="builtin:clip-digits")
+    found = names(plan)
+    assert (found["frechet"], found["kernel"], found["clip_score"]) == (
+        "fd_clip_digits",
+        "kd_clip_digits",
+        "clip_score_digits",
+    )
+    assert found["coverage"] == "coverage_clip_digits"
