@@ -38,6 +38,11 @@ def register(
 
 def version_link(settings: Settings, done: Registered) -> str:
     """The version's page in MLflow, as `darkroom up` or the configured server shows it."""
+    return f"{model_link(settings, done.name)}/versions/{done.version}"
+
+
+def model_link(settings: Settings, model: str) -> str:
+    """The model's page in MLflow, likewise."""
     remote = settings.mlflow_uri if settings.mlflow_uri and settings.mlflow_uri.startswith("http") else None
     base = remote or f"http://{settings.host}:{settings.mlflow_port}"
-    return f"{base.rstrip('/')}/#/models/{done.name}/versions/{done.version}"
+    return f"{base.rstrip('/')}/#/models/{model}"

@@ -4,12 +4,15 @@ import os
 from pathlib import Path
 
 from prefect.artifacts import create_link_artifact
+from prefect.runtime import flow_run
 
 from darkroom.artifacts import CheckedManifest, Checkpoint, Evaluation, Shards, Verdict
 from darkroom.quality.check import summary
 from darkroom.recipe import Recipe
 from darkroom.report import page
+from darkroom.store import marker
 
+from .register import model_link
 from .stage import open_store, stage
 
 
@@ -24,10 +27,19 @@ def report(
     fresh: bool = False,
 ) -> Path:
     """Write the page of this run, unless it stands already, and return where it is."""
-    settings, _ = open_store()
+    settings, store = open_store()
     target = settings.root / "reports" / f"{plan.name}-{verdict.digest[:12]}.html"
     if fresh or not target.is_file():
-        docs = checked.path / summary(checked)["review"]
-        page.write(target, plan, checked, shards, checkpoint, evaluation, verdict, os.path.relpath(docs, target.parent))
+        found = summary(checked)
+        links = [
+            ("The review of the data", os.path.relpath(checked.path / found["review"], target.parent)),
+            ("The rules of the data gate (Data Docs)", os.path.relpath(checked.path / found["docs"], target.parent)),
+            ("The model in MLflow", model_link(settings, plan.name)),
+        ]
+        if flow_run.ui_url:
+            links.append(("This run in Prefect", flow_run.ui_url))
+        digest = marker(verdict)["inputs"]["champion"]
+        champion = store.find(Evaluation, digest) if digest else None
+        page.write(target, plan, checked, shards, checkpoint, evaluation, verdict, links, champion)
     create_link_artifact(settings.link(target), link_text="report of this run", key="report", description="Report")
     return target

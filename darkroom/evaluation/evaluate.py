@@ -187,11 +187,11 @@ def _measure(
 
     from .copies import copying
     from .features import identity
-    from .frechet import frechet_at_equal_count
+    from .frechet import frechet_at_equal_count, frechet_of_sets
     from .measures import denoising_errors
     from .reconstruction import is_autoencoder, rebuilding
     from .samples import PICTURES, Drawer
-    from .sets import blank, compared
+    from .sets import blank, by_group, compared
 
     if is_autoencoder(checkpoint.path / "pipeline"):
         prepare(threads, device)
@@ -230,17 +230,22 @@ def _measure(
     # The distance to held-out pictures, beside that of real training pictures at equal count.
     measure, _ = identity(plan.features, plan.sha256)
     features = drawer.features(0, count)
-    distance = frechet_at_equal_count(features, real["validation"])
+    distances = frechet_of_sets(features, real["validation"])
+    distance = float(np.mean(distances))
     floor = float(np.mean([frechet_at_equal_count(one[:count], real["validation"]) for one in real["train"]]))
     metrics = {measure: distance, f"{measure}_train": floor, f"{measure}_ratio": distance / max(floor, TINY)}
+    if len(distances) > 1:  # sets of other noise for the same prompts: how steady the model is
+        metrics[f"{measure}_spread"] = float(np.std(distances, ddof=1))
     metrics |= compared(features, real["validation"], prompts, data.texts, measure)
 
     # Whether the pictures are what was asked for, where something was.
     asked = sum(bool(prompt) for prompt in prompts)
-    score_name = score_of(plan)
+    score_name, scores = score_of(plan), drawer.scores(0, count)
     if asked:
-        metrics[score_name] = float(np.nanmean(drawer.scores(0, count)))
+        metrics[score_name] = float(np.nanmean(scores))
     write_json(work / "notes.json", notes(score_name, asked, count))
+    labels = drawer.labels(0, count)
+    write_json(work / "groups.json", by_group(labels if any(labels) else prompts, scores, features, real["validation"]))
 
     # Whether they are copies: nearness to training pictures, beside that of held-out ones.
     known = load_parts(shards, "train", ("pixels",))
@@ -250,7 +255,9 @@ def _measure(
     metrics |= copying(drawn, held, training, [row["id"] for _, rows in known for row in rows], work)
     metrics |= {"blank_share": blank(drawn), "blank_share_validation": blank(held)}
 
-    return metrics | denoising_errors(pipeline, data.parts, plan.noise_seed, plan.denoising_timesteps), samples.digest
+    errors, by_time = denoising_errors(pipeline, data.parts, plan.noise_seed, plan.denoising_timesteps)
+    write_json(work / "denoising.json", by_time)
+    return metrics | errors, samples.digest
 
 
 def score_of(plan: Evaluate) -> str:

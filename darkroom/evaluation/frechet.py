@@ -83,7 +83,12 @@ def frechet_at_equal_count(generated: np.ndarray, real: np.ndarray) -> float:
 
     The distance falls with the count, so only equal counts may be compared; the mean of several sets is steadier.
     """
+    return float(np.mean(frechet_of_sets(generated, real)))
+
+
+def frechet_of_sets(generated: np.ndarray, real: np.ndarray) -> list[float]:
+    """The distance of each of these sets: every one is of noise of its own."""
     count = min(len(generated), len(real))
     wanted = Normal(real[:count])
     starts = range(0, len(generated) - count + 1, count)
-    return float(np.mean([distance(Normal(generated[start : start + count]), wanted) for start in starts]))
+    return [distance(Normal(generated[start : start + count]), wanted) for start in starts]

@@ -41,39 +41,56 @@ def clip_scores(picture_features: np.ndarray, prompts: list[str], folder: Path) 
     return scores
 
 
-@torch.inference_mode()
-def denoising_errors(pipeline: Any, data: Sequence[Data], seed: int, timesteps: int) -> dict[str, float]:
-    """MSE, RMSE, MAE and R² of what the pipeline's denoiser predicts, on every row, at ``timesteps`` fixed times and
-    fixed noise. What it predicts (velocity, noise or picture) follows from its scheduler.
+class Errors:
+    """Sums of the errors of predictions, in float64, of which the measures are made."""
 
-    ``data`` has a part for each shape. R² is one minus the ratio of the squared error to the target's squared
-    deviation from its mean.
+    def __init__(self) -> None:
+        self.squared = self.absolute = self.total = self.total_square = 0.0
+        self.count = 0
+
+    def add(self, predicted: torch.Tensor, target: torch.Tensor) -> None:
+        """Count these in; both of one shape."""
+        target = target.double()
+        error = predicted.double() - target
+        self.squared += float(error.square().sum())
+        self.absolute += float(error.abs().sum())
+        self.total += float(target.sum())
+        self.total_square += float(target.square().sum())
+        self.count += error.numel()
+
+    def measures(self) -> dict[str, float]:
+        """MSE, RMSE, MAE and R²: one minus the squared error over the target's squared deviation from its mean."""
+        mse = self.squared / self.count
+        return {
+            "mse": mse,
+            "rmse": mse**0.5,
+            "mae": self.absolute / self.count,
+            "r2": 1 - self.squared / (self.total_square - self.total**2 / self.count),
+        }
+
+
+@torch.inference_mode()
+def denoising_errors(
+    pipeline: Any, data: Sequence[Data], seed: int, timesteps: int
+) -> tuple[dict[str, float], list[dict[str, float]]]:
+    """How far what the pipeline's denoiser predicts is off, on every row, at ``timesteps`` fixed times, fixed noise.
+
+    What it predicts (velocity, noise or picture) follows from its scheduler. ``data`` has a part for each shape.
+    Returns the measures of all times together, by name, and those of each time apart, with its ``time``.
     """
     kind, objective = family_of(pipeline), of_scheduler(pipeline.scheduler)
     denoiser = getattr(pipeline, kind.denoiser)
-    squared = absolute = total = total_square = 0.0
-    count = 0
-    cases = itertools.product(enumerate(data), enumerate(objective.fixed_times(timesteps)))
-    for (shape, part), (index, time) in cases:
+    every, times = Errors(), objective.fixed_times(timesteps)
+    apart = [Errors() for _ in times]
+    for (shape, part), (index, time) in itertools.product(enumerate(data), enumerate(times)):
         which = (seed, "denoising", index) if shape == 0 else (seed, "denoising", index, shape)
         noise = torch.randn(part.latents.shape, generator=generator(*which)).to(part.latents.device)
         for rows in torch.arange(len(noise)).split(256):
             clean = part.latents[rows]
-            times = time.to(clean.device).expand(len(rows))
-            noisy = objective.noisy(clean, noise[rows], times)
-            given = part.given(part.rows[rows])
-            predicted = kind.predict(denoiser, noisy, objective.model_times(times), given)
-            target = objective.target(clean, noise[rows], times).double()
-            error = predicted.double() - target
-            squared += float(error.square().sum())
-            absolute += float(error.abs().sum())
-            total += float(target.sum())
-            total_square += float(target.square().sum())
-            count += error.numel()
-    mse = squared / count
-    return {
-        "denoising_mse": mse,
-        "denoising_rmse": mse**0.5,
-        "denoising_mae": absolute / count,
-        "denoising_r2": 1 - squared / (total_square - total**2 / count),
-    }
+            now = time.to(clean.device).expand(len(rows))
+            noisy = objective.noisy(clean, noise[rows], now)
+            predicted = kind.predict(denoiser, noisy, objective.model_times(now), part.given(part.rows[rows]))
+            for errors in (every, apart[index]):
+                errors.add(predicted, objective.target(clean, noise[rows], now))
+    found = {f"denoising_{name}": value for name, value in every.measures().items()}
+    return found, [{"time": float(time), **errors.measures()} for time, errors in zip(times, apart, strict=True)]

@@ -85,6 +85,13 @@ class Drawer:
         """What the pictures of these numbers are drawn for."""
         return [self.texts[index % len(self.texts)] for index in range(first, last)]
 
+    def labels(self, first: int, last: int) -> list[str]:
+        """The classes of the rows that these pictures are drawn for; empty where there is none."""
+        from darkroom.training.data import texts
+
+        every = texts(self._shards, "validation", "label")
+        return [every[index % len(every)] for index in range(first, last)]
+
     def samples(self, first: int, last: int) -> Samples:
         """The pictures from ``first`` up to ``last``, drawn unless the store has them."""
         prompts = self.prompts(first, last)

@@ -4,6 +4,7 @@ All features are float64 [N, dimensions] of one extractor, and what is measured 
 (:func:`darkroom.evaluation.features.load`).
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy.stats import betabinom
 
 NEIGHBOURS = 5  # of the manifolds, as in Naeem et al.
 HELD_OUT_QUANTILE = 0.01
+GROUPS = 40  # classes or prompts that are shown apart
 FLAT = 2  # levels of 255 between the darkest and the brightest pixel of a flat picture
 
 
@@ -113,6 +115,29 @@ def diversity(features: np.ndarray, groups: list[str]) -> float | None:
             total += float(cdist(rows, rows).sum())
             count += len(rows) * (len(rows) - 1)
     return total / count if count else None
+
+
+def by_group(
+    names: list[str], scores: np.ndarray, features: np.ndarray, real: np.ndarray
+) -> list[dict[str, str | int | float | None]]:
+    """What is drawn for each class or prompt (``names`` [N]): how many pictures, their CLIP score and precision.
+
+    Those with the most pictures alone, :data:`GROUPS` at most; ``scores`` [N] may be NaN.
+    """
+    inside = (cdist(features, real) <= radii(real, NEIGHBOURS)[None]).any(axis=1) if len(real) > NEIGHBOURS else None
+    found: list[dict[str, str | int | float | None]] = []
+    for name, count in sorted(Counter(names).items(), key=lambda item: (-item[1], item[0]))[:GROUPS]:
+        rows = np.flatnonzero(np.asarray(names, dtype=object) == name)
+        score = float(scores[rows].mean())
+        found.append(
+            {
+                "name": name,
+                "count": count,
+                "clip_score": None if np.isnan(score) else score,
+                "precision": None if inside is None else float(inside[rows].mean()),
+            }
+        )
+    return sorted(found, key=lambda one: str(one["name"]))
 
 
 def blank(pictures: np.ndarray) -> float:

@@ -1,20 +1,38 @@
 """The page of a run: one file that opens offline, in light and dark, on a phone."""
 
 import base64
+import hashlib
+import io
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from darkroom.artifacts import CheckedManifest, Checkpoint, Evaluation, Shards, Verdict
+from darkroom.evaluation.contrasts import MEASURES
 from darkroom.evaluation.evaluate import metrics_of
+from darkroom.evaluation.gate import Rule
 from darkroom.evaluation.verdict import read as read_verdict
 from darkroom.preprocess.shards import read_index
 from darkroom.quality.check import summary
 from darkroom.recipe import Gate, Recipe
 from darkroom.training.events import FILE, read
 
-from .charts import loss_curve
+from .charts import interval, looks, loss_curve
+
+SHOWN = 16  # grids of the training that the slider goes through
+WIDEST = 900  # pixels
+SCRIPT = """
+const pictures = [...document.querySelectorAll("#through img")];
+const slider = document.getElementById("step"), shown = document.getElementById("shown");
+slider.addEventListener("input", () => {
+  pictures.forEach((one, place) => { one.hidden = place != slider.value; });
+  const words = pictures[slider.value].alt.match(/[0-9,]+/)[0];
+  shown.textContent = words;
+  slider.setAttribute("aria-valuetext", words + " steps");
+});
+"""
 
 # What a measure says, by the end or the start of its name.
 MEANINGS = (
@@ -24,6 +42,10 @@ MEANINGS = (
         "fd_",
     ),
     ("_train", "the same distance for real training pictures, for comparison", "fd_"),
+    ("_spread", "how much the distance varies from one set of noise to another (standard deviation)", "fd_"),
+    ("_spread", "how much the distance varies from one set of noise to another (standard deviation)", "fid"),
+    ("blank_share", "share of pictures that are one flat colour; a broken model draws nothing else", ""),
+    ("blank_share_validation", "the same for held-out pictures", ""),
     ("", "Fréchet distance of generated, or of rebuilt, to held-out pictures; lower is better", "fd_"),
     ("", "Fréchet Inception distance of generated, or of rebuilt, to held-out pictures; lower is better", "fid"),
     ("", "how well each picture fits its prompt, 100 × cosine; higher is better", "clip_score"),
@@ -63,15 +85,19 @@ def write(
     checkpoint: Checkpoint,
     evaluation: Evaluation,
     verdict: Verdict,
-    docs_link: str,
+    links: Sequence[tuple[str, str]],
+    champion: Evaluation | None = None,
 ) -> Path:
-    """Write the page of a run to ``target`` and return it. Everything shown is escaped: captions are hostile text."""
+    """Write the page of a run to ``target`` and return it. Everything shown is escaped: captions are hostile text.
+
+    ``links`` are addresses with what they lead to. ``champion``: what the champion's evaluation found, for comparison.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
-    found, sides = summary(checked), read_index(shards)["sides"]
+    found, sides, judgement = summary(checked), read_index(shards)["sides"], read_verdict(verdict)
     prompts: list[str] = json.loads((evaluation.path / "prompts.json").read_text("utf-8"))
     artifacts = (checked, shards, checkpoint, evaluation, verdict)
     page = environment.get_template("page.html.j2").render(
@@ -80,14 +106,27 @@ def write(
         steps=f"{plan.train.steps:,}",
         batch=plan.train.batch,
         checkpoint=checkpoint.digest,
-        verdict=read_verdict(verdict),
+        verdict=judgement,
+        rules=[_rule_row(rule) for rule in judgement.rules],
+        looks=_svg(looks(judgement.looks, judgement.rules[0].wanted)) if len(judgement.looks) > 1 else None,
+        count=f"{judgement.count:,}",
+        planned=f"{judgement.planned:,}",
+        budget=f"{judgement.budget:,}",
+        alpha=f"{judgement.alpha:.0%}",
+        sides=_sides(verdict),
+        compared=champion is not None,
+        groups=_group_rows(evaluation, champion),
+        times=_time_rows(evaluation),
+        steps_shown=_through(checkpoint),
+        script=_svg(SCRIPT),
+        script_hash=f"sha256-{base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()}",
         grid=_inline((evaluation.path / "grid.png").read_bytes()),
         suspects=_inline(shown.read_bytes()) if (shown := evaluation.path / "suspects.png").is_file() else None,
         curve=_inline(_curve(checkpoint)),
         last=_last_values(checkpoint),
         rebuilt=any(name.startswith("reconstruction_") for name in metrics_of(evaluation)),
         prompts=[prompt for prompt in prompts[:8] if prompt],
-        measures=measure_rows(metrics_of(evaluation), plan.gate),
+        measures=measure_rows(metrics_of(evaluation), plan.gate, metrics_of(champion) if champion else {}),
         data=[
             ("rows in the manifest", f"{found['rows']:,}"),
             ("accepted", f"{found['accepted']:,}"),
@@ -97,7 +136,7 @@ def write(
             ("kept for validation", f"{sides['validation']:,}"),
         ],
         findings=found["findings"],
-        docs=docs_link,
+        links=[{"href": href, "text": text} for text, href in links],
         digests=[(artifact.kind, artifact.digest) for artifact in artifacts],
     )
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -107,8 +146,8 @@ def write(
     return target
 
 
-def measure_rows(metrics: dict[str, float], gate: Gate) -> list[dict[str, str]]:
-    """Name, value, limit and meaning of each measure."""
+def measure_rows(metrics: dict[str, float], gate: Gate, champion: dict[str, float]) -> list[dict[str, str]]:
+    """Name, value, limit and meaning of each measure, and the champion's value."""
     rows = []
     for name, value in sorted(metrics.items()):
         limit = gate.limits.get(name)
@@ -117,7 +156,13 @@ def measure_rows(metrics: dict[str, float], gate: Gate) -> list[dict[str, str]]:
             f"≤ {limit.max:g}" if limit and limit.max is not None else "",
         ]
         rows.append(
-            {"name": name, "value": f"{value:.4g}", "limit": " ".join(filter(None, bounds)), "meaning": meaning(name)}
+            {
+                "name": name,
+                "value": f"{value:.4g}",
+                "champion": f"{champion[name]:.4g}" if name in champion else "",
+                "limit": " ".join(filter(None, bounds)),
+                "meaning": meaning(name),
+            }
         )
     return rows
 
@@ -126,6 +171,99 @@ def meaning(name: str) -> str:
     """One sentence on a measure; the longest fitting ending decides."""
     fitting = [row for row in MEANINGS if name.endswith(row[0]) and name.startswith(row[2])]
     return max(fitting, key=lambda row: (len(row[0]), len(row[2])))[1] if fitting else ""
+
+
+def _rule_row(rule: Rule) -> dict[str, Any]:
+    """A rule of the gate as the table shows it."""
+    primary = rule.wanted > 0
+    return {
+        "kind": "primary" if primary else "guard",
+        "title": MEASURES[rule.name].title,
+        "measure": rule.measure,
+        "challenger": f"{rule.challenger:.4g}",
+        "champion": f"{rule.champion:.4g}",
+        "gain": f"{rule.gain:+.3g}",
+        "low": f"{rule.low:+.3g}",
+        "high": f"{rule.high:+.3g}",
+        "asked": f"better; {rule.wanted:.3g} is worth a change" if primary else f"not worse by {-rule.wanted:.3g}",
+        "state": rule.state,
+        "chart": _svg(interval(rule.gain, rule.low, rule.high, rule.wanted)),
+    }
+
+
+def _sides(verdict: Verdict) -> list[dict[str, Any]]:
+    """Pictures of both models from the same noise and prompts, where they were drawn."""
+    names = ("challenger", "champion")
+    if not all((verdict.path / f"{name}.png").is_file() for name in names):
+        return []
+    prompts = [prompt for prompt in json.loads((verdict.path / "prompts.json").read_text("utf-8"))[:8] if prompt]
+    return [
+        {"name": name, "image": _inline((verdict.path / f"{name}.png").read_bytes()), "prompts": prompts}
+        for name in names
+    ]
+
+
+def _group_rows(evaluation: Evaluation, champion: Evaluation | None) -> list[dict[str, str]]:
+    """Each class or prompt, with the champion's values where it was asked the same."""
+    both = [_json(one, "groups.json") for one in (evaluation, champion)]
+    known = {one["name"]: one for one in both[1]}
+    rows = []
+    for one in both[0]:
+        old = known.get(one["name"], {})
+        rows.append(
+            {
+                "name": one["name"] or "(nothing)",
+                "count": f"{one['count']:,}",
+                "score": _number(one["clip_score"], ".1f"),
+                "old_score": _number(old.get("clip_score"), ".1f"),
+                "precision": _number(one["precision"], ".0%"),
+                "old_precision": _number(old.get("precision"), ".0%"),
+            }
+        )
+    return rows if len(rows) > 1 else []
+
+
+def _time_rows(evaluation: Evaluation) -> list[dict[str, str]]:
+    return [{name: f"{value:.3g}" for name, value in one.items()} for one in _json(evaluation, "denoising.json")]
+
+
+def _json(evaluation: Evaluation | None, name: str) -> list[dict[str, Any]]:
+    """What an evaluation wrote, or nothing: an autoencoder's has other files."""
+    if evaluation is None or not (evaluation.path / name).is_file():
+        return []
+    found: list[dict[str, Any]] = json.loads((evaluation.path / name).read_text("utf-8"))
+    return found
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _through(checkpoint: Checkpoint) -> list[dict[str, str]]:
+    """Grids on fixed noise, from the first to the last, some of them where there are many."""
+    paths = sorted((checkpoint.path / "grids").glob("*.png"))
+    chosen = sorted({round(place * (len(paths) - 1) / (SHOWN - 1)) for place in range(SHOWN)}) if paths else []
+    return [{"step": f"{int(paths[place].stem):,}", "image": _small(paths[place])} for place in chosen]
+
+
+def _small(path: Path) -> str:
+    """A grid no wider than the page shows it; large photos as JPEG, so that the page stays light."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        if picture.width <= WIDEST:
+            return _inline(path.read_bytes())
+        small = picture.convert("RGB").resize((WIDEST, round(picture.height * WIDEST / picture.width)))
+    out = io.BytesIO()
+    small.save(out, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
+
+
+def _svg(markup: str) -> Any:
+    """Markup of our own, made of numbers alone: not to be escaped."""
+    from markupsafe import Markup
+
+    return Markup(markup)  # nothing in it comes from outside
 
 
 def _curve(checkpoint: Checkpoint) -> bytes:

@@ -41,18 +41,21 @@ def data(count: int = 40) -> Data:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_perfect_model_makes_no_error(kind: str) -> None:
     held = data()
-    found = denoising_errors(StableDiffusionPipeline(held.latents, kind, 1, 0), [held], 0, 4)
+    found, apart = denoising_errors(StableDiffusionPipeline(held.latents, kind, 1, 0), [held], 0, 4)
     assert found["denoising_mse"] == pytest.approx(0, abs=1e-9)
     assert found["denoising_r2"] == pytest.approx(1)
+    assert len({one["time"] for one in apart}) == 4
+    assert [one["mse"] for one in apart] == pytest.approx([0] * 4, abs=1e-9)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_known_errors_are_measured(kind: str) -> None:
     held = data()
-    shifted = denoising_errors(StableDiffusionPipeline(held.latents, kind, 1, 0.5), [held], 0, 4)
+    shifted, apart = denoising_errors(StableDiffusionPipeline(held.latents, kind, 1, 0.5), [held], 0, 4)
     assert shifted["denoising_mse"] == pytest.approx(0.25, rel=1e-4)
     assert shifted["denoising_rmse"] == pytest.approx(0.5, rel=1e-4)
     assert shifted["denoising_mae"] == pytest.approx(0.5, rel=1e-4)
+    assert [one["mse"] for one in apart] == pytest.approx([0.25] * 4, rel=1e-4)
     # Predicting nothing leaves about all of the variance: R² near zero.
-    blank = denoising_errors(StableDiffusionPipeline(held.latents, kind, 0, 0), [held], 0, 4)
+    blank, _ = denoising_errors(StableDiffusionPipeline(held.latents, kind, 0, 0), [held], 0, 4)
     assert blank["denoising_r2"] == pytest.approx(0, abs=0.02)

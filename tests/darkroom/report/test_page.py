@@ -25,8 +25,10 @@ def test_every_measure_is_explained() -> None:
 
 
 def test_limits_stand_beside_their_measures() -> None:
-    rows = measure_rows({"b": 2.0, "a": 0.123456}, Gate(limits={"a": Limit(min=0.1, max=1), "b": Limit(max=3)}))
-    assert [(row["name"], row["value"], row["limit"]) for row in rows] == [
-        ("a", "0.1235", "≥ 0.1 ≤ 1"),
-        ("b", "2", "≤ 3"),
+    rows = measure_rows(
+        {"b": 2.0, "a": 0.123456}, Gate(limits={"a": Limit(min=0.1, max=1), "b": Limit(max=3)}), {"a": 2.0}
+    )
+    assert [(row["name"], row["value"], row["limit"], row["champion"]) for row in rows] == [
+        ("a", "0.1235", "≥ 0.1 ≤ 1", "2"),
+        ("b", "2", "≤ 3", ""),
     ]
