@@ -68,8 +68,8 @@ def looks(found: "Sequence[Look]", wanted: float) -> str:
     parts = [f'<svg class="looks" viewBox="0 0 {120 + 90 * len(found)} 180" role="img" aria-label="{words}">']
     for value, style, name in ((0.0, "axis", "0"), (wanted, "asked", "worth it")):
         parts.append(f'<line class="{style}" x1="52" y1="{y(value)}" x2="{70 + 90 * len(found)}" y2="{y(value)}"/>')
-        place = 'x="48" text-anchor="end"' if value == 0 else f'x="{74 + 90 * len(found)}"'
-        parts.append(f'<text {place} y="{y(value) + 3}">{name}</text>')
+        where = 'x="48" text-anchor="end"' if value == 0 else f'x="{74 + 90 * len(found)}"'
+        parts.append(f'<text {where} y="{y(value) + 3}">{name}</text>')
     for place, look in enumerate(found):
         x = 97 + 90 * place
         parts.append(f'<line class="reach" x1="{x}" y1="{y(look.low)}" x2="{x}" y2="{y(look.high)}"/>')
