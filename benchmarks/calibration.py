@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--first", type=int, default=256, help="pictures of each at the first look")
     parser.add_argument("--count", type=int, default=2048, help="and at the last")
+    parser.add_argument("--steps", type=int, help="of the sampler, instead of the recipe's")
     parser.add_argument("--guidance", type=float, nargs="*", default=[1.25, 1.2], help="of the worse champions")
     parser.add_argument("--home", type=Path, help="keep what is made there, and go on from it")
     options = parser.parse_args()
@@ -69,7 +70,7 @@ def main() -> None:
         ]
         for guidance in options.guidance:
             pairs += [Pair(f"guidance {guidance:g}", number, 1.0, good, (good[0], guidance)) for number in range(few)]
-        gate = {"first": options.first, "count": options.count}
+        gate = {"first": options.first, "count": options.count, "steps": options.steps or 0}
         results = run(pairs, home, gate, options.processes)
     sys.exit(report(results, gate))
 
@@ -134,7 +135,9 @@ def begin(home: str, gate: dict[str, int]) -> None:
 
     fix(1, "cpu")
     plan = load("digits").evaluate
-    HERE["plan"], HERE["gate"], HERE["asked"], HERE["names"] = plan, Gate(**gate), gate, names(plan)
+    HERE["steps"] = gate["steps"] or plan.sampler.steps
+    HERE["plan"], HERE["asked"], HERE["names"] = plan, gate, names(plan)
+    HERE["gate"] = Gate(first=gate["first"], count=gate["count"])
     HERE["held"] = Held(load_file(Path(home) / "held.safetensors")["validation"])
     HERE["prompts"] = json.loads((Path(home) / "prompts.json").read_text())
     HERE["distance"], HERE["clip"] = extractor(plan.features, "cpu", plan.layer), extractor(plan.clip, "cpu")
@@ -195,7 +198,7 @@ def drawn(pair: Pair, model: tuple[str, float], rho: float, first: int, last: in
             ]
         )
         texts = prompts[start - first : start - first + len(numbers)]
-        pictures += kind.draw(pipeline, texts, noise, sampler.steps, guidance)
+        pictures += kind.draw(pipeline, texts, noise, HERE["steps"], guidance)
     with tempfile.TemporaryDirectory(prefix="darkroom-") as place:
         save_pictures(pictures, Path(place))
         features, projected = (folder_features(Path(place), HERE[name]) for name in ("distance", "clip"))
