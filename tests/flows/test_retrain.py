@@ -1,5 +1,6 @@
 """The main flow, run for real: what it leaves behind, and that nothing is done twice."""
 
+import html
 import json
 import shutil
 from pathlib import Path
@@ -124,7 +125,12 @@ def test_a_worse_challenger_does_not_replace_the_champion(finished) -> None:
     worse = workshop.run("--set", "train.steps=1", "--set", "train.learning_rate=1e-6")
     assert worse["decision"] in ("kept_champion", "challenger")
     assert worse["verdict"]["decision"] in ("FAIL", "INCONCLUSIVE")
-    assert worse["verdict"]["low"] < worse["verdict"]["difference"] < worse["verdict"]["high"]
+    primary = worse["verdict"]["rules"][0]
+    assert primary["measure"] == "fd_clip_digits"
+    assert primary["low"] < primary["gain"] < primary["high"] < primary["wanted"]
+    page = Path(worse["paths"]["report"]).read_text("utf-8")
+    assert "Against the champion" in page
+    assert primary["words"] in html.unescape(page)
     champion = registry_of(workshop).with_alias("tiny", "champion")
     assert champion is not None
     assert champion.version == "1"
