@@ -78,7 +78,17 @@ class Collect(Section):
         return self
 
 
-class Check(Section):
+class Safety(Section):
+    """An optional classifier of pictures, for those that are collected and for those that are drawn."""
+
+    safety: str | None = Field(None, description="Classifier that judges the pictures: a local folder or a hub name.")
+    safety_labels: tuple[str, ...] = Field(("nsfw", "porn", "hentai", "sexy"), description="Its unwanted classes.")
+    safety_limit: float = Field(
+        0.5, gt=0, lt=1, description="Pictures scored above are unwanted: collected ones go to quarantine."
+    )
+
+
+class Check(Safety):
     """What a picture must be to be trained on; the rules over the whole table are in expectations/."""
 
     suite: Name = Field("pictures", description="The suite: expectations/SUITE.json.")
@@ -111,9 +121,6 @@ class Check(Section):
     near_distance: int = Field(
         6, ge=0, le=16, description="Bits by which perceptual hashes of near duplicates differ at most."
     )
-    safety: str | None = Field(None, description="Classifier that judges the pictures: a local folder or a hub name.")
-    safety_labels: tuple[str, ...] = Field(("nsfw", "porn", "hentai", "sexy"), description="Its unwanted classes.")
-    safety_limit: float = Field(0.5, gt=0, lt=1, description="Pictures scored above go to quarantine.")
 
     @model_validator(mode="after")
     def _captioner_is_named(self) -> "Check":
@@ -170,7 +177,7 @@ class Sampler(Section):
     batch: int = Field(32, ge=1, description="Pictures drawn together.")
 
 
-class Evaluate(Section):
+class Evaluate(Safety):
     """The measures of a checkpoint."""
 
     count: int | None = Field(None, ge=2, description="Pictures drawn; None: as many as the validation side has.")
@@ -190,6 +197,9 @@ class Evaluate(Section):
     sampler: Sampler = Sampler()
     noise_seed: int = Field(0, ge=0, description="Seed of the noise that pictures are drawn from.")
     denoising_timesteps: int = Field(8, ge=1, le=100, description="Timesteps at which denoising errors are taken.")
+    also: Annotated[dict[Name, Collect], NoEffect] = Field(
+        {}, description="Other data sets to test on, by name: each a source as in [collect]; what it holds is digested."
+    )
 
 
 class Limit(Section):
@@ -288,6 +298,16 @@ class Recipe(Section):
             )
         return self
 
+    def on(self, name: str) -> "Recipe":
+        """The recipe with another data set, of ``evaluate.also``, in its data's place.
+
+        Half of it is drawn for and compared with; the other half says how far apart real pictures of it are.
+        """
+        evaluate = self.evaluate.model_copy(update={"also": {}})
+        split = self.split.model_copy(update={"validation_share": 0.5})
+        changed = {"name": f"{self.name}-{name}", "collect": self.evaluate.also[name], "split": split}
+        return self.model_copy(update={**changed, "evaluate": evaluate})
+
     @property
     def min_side(self) -> int:
         """The shortest side that a picture may have, in pixels."""
@@ -337,15 +357,22 @@ def load(recipe: str, overrides: Overrides | None = None) -> Recipe:
     for dotted, value in (overrides or Overrides()).assignments().items():
         _assign(table, dotted, value)
     parsed = parse(table, origin.where)
-    path = parsed.collect.path
-    if path is not None and (parsed.collect.source != "huggingface" or (origin.folder / path).is_dir()):
-        collect = parsed.collect.model_copy(update={"path": _absolute(path, origin.folder)})
-        parsed = parsed.model_copy(update={"collect": collect})
+    also = {name: _resolved(one, origin.folder) for name, one in parsed.evaluate.also.items()}
+    evaluate = parsed.evaluate.model_copy(update={"also": also})
+    parsed = parsed.model_copy(update={"collect": _resolved(parsed.collect, origin.folder), "evaluate": evaluate})
     base = parsed.model.base
     if base is not None and (origin.folder / base).exists():
         model = parsed.model.model_copy(update={"base": _absolute(base, origin.folder)})
         parsed = parsed.model_copy(update={"model": model})
     return parsed
+
+
+def _resolved(collect: Collect, folder: Path) -> Collect:
+    """The source with its path, if it has one on this disk, made absolute."""
+    path = collect.path
+    if path is None or (collect.source == "huggingface" and not (folder / path).is_dir()):
+        return collect
+    return collect.model_copy(update={"path": _absolute(path, folder)})
 
 
 def _absolute(path: str, folder: Path) -> str:

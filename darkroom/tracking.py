@@ -43,10 +43,15 @@ class RunDescription:
         return registry.open_run(self.key, self.name, self.params, self.tags, self.dataset)
 
 
-def describe(plan: Recipe, manifest: Manifest, checked: CheckedManifest, shards: Shards) -> RunDescription:
-    """The description of the run of this plan on this data; the digests of what it will make are known beforehand."""
+def describe(
+    plan: Recipe, manifest: Manifest, checked: CheckedManifest, shards: Shards, others: dict[str, Shards] | None = None
+) -> RunDescription:
+    """The description of the run of this plan on this data; the digests of what it will make are known beforehand.
+
+    ``others`` are the data sets of ``evaluate.also``.
+    """
     checkpoint = checkpoint_digest(shards, plan)
-    evaluation = evaluation_digest(checkpoint, shards, plan.evaluate, plan.train.threads)
+    evaluation = evaluation_digest(checkpoint, shards, plan.evaluate, plan.train.threads, others)
     found, sides = summary(checked), read_index(shards)["sides"]
     digests = {
         "manifest": manifest.digest,

@@ -15,6 +15,7 @@ from tasks.base import pin
 from tasks.check import check
 from tasks.collect import collect, go_back
 from tasks.evaluate import compare, evaluate
+from tasks.others import other_sets
 from tasks.preprocess import preprocess
 from tasks.register import register
 from tasks.report import report
@@ -56,10 +57,11 @@ def retrain(recipe: str, overrides: Overrides | None = None) -> dict[str, Any]:
             plan = pin(plan, manifest)
             checked = check(manifest, plan, fresh="check" in anew)
         shards = preprocess(checked, plan, fresh="preprocess" in anew)
-        run = describe(plan, manifest, checked, shards)
+        others = other_sets(plan) if plan.evaluate.also else {}
+        run = describe(plan, manifest, checked, shards, others)
         checkpoint = train(shards, plan, Tracker(open_registry(settings, plan.name), run), fresh="train" in anew)
-        evaluation = evaluate(checkpoint, shards, plan, fresh="evaluate" in anew)
-        verdict = compare(checkpoint, evaluation, shards, plan, fresh=bool(anew))
+        evaluation = evaluate(checkpoint, shards, plan, others, fresh="evaluate" in anew)
+        verdict = compare(checkpoint, evaluation, shards, plan, others, fresh=bool(anew))
         page = report(checked, shards, checkpoint, evaluation, verdict, plan, fresh=bool(anew))
         registered = register(checkpoint, evaluation, verdict, checked, page, run, plan)
     results = RunResults(manifest, checked, shards, checkpoint, evaluation, verdict, registered, page)

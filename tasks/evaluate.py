@@ -15,14 +15,17 @@ from .stage import Progress, open_store, stage
 
 
 @stage("evaluate")
-def evaluate(checkpoint: Checkpoint, shards: Shards, plan: Recipe, fresh: bool = False) -> Evaluation:
-    """The measures of this checkpoint alone."""
+def evaluate(
+    checkpoint: Checkpoint, shards: Shards, plan: Recipe, others: dict[str, Shards], fresh: bool = False
+) -> Evaluation:
+    """The measures of this checkpoint alone, also on other data sets."""
     settings, store = open_store()
     evaluation = evaluating.evaluate(
         checkpoint,
         shards,
         plan.evaluate,
         store,
+        others=others,
         threads=plan.train.threads,
         device=settings.device,
         progress=Progress("evaluate-progress", "pictures drawn"),
@@ -34,7 +37,12 @@ def evaluate(checkpoint: Checkpoint, shards: Shards, plan: Recipe, fresh: bool =
 
 @stage("compare")
 def compare(
-    checkpoint: Checkpoint, evaluation: Evaluation, shards: Shards, plan: Recipe, fresh: bool = False
+    checkpoint: Checkpoint,
+    evaluation: Evaluation,
+    shards: Shards,
+    plan: Recipe,
+    others: dict[str, Shards],
+    fresh: bool = False,
 ) -> Verdict:
     """The verdict on the challenger; the champion is drawn with the same noise and prompts, once."""
     settings, store = open_store()
@@ -49,7 +57,13 @@ def compare(
         get_run_logger().info("the champion is %s", champion.uri)
         drawn = Checkpoint(champion.checkpoint, registry.pipeline_folder(champion).parent)
         measured = evaluating.evaluate(
-            drawn, shards, plan.evaluate, store, threads=plan.train.threads, device=settings.device
+            drawn,
+            shards,
+            plan.evaluate,
+            store,
+            others=others,
+            threads=plan.train.threads,
+            device=settings.device,
         )
         other = (drawn, measured)
     reference = evaluating.reference(shards, plan.evaluate, store, plan.train.threads, settings.device)

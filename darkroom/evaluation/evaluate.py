@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +11,14 @@ from darkroom.devices import prepare
 from darkroom.recipe import Evaluate
 from darkroom.stages import stage_digest
 from darkroom.store import Store, write_json
+from darkroom.weights.locate import locate
 
 if TYPE_CHECKING:
     import torch
 
 Progress = Callable[[int, int], None]
 TINY = 1e-12
+OF_TRAINING = ("nearest_", "memorised_", "blank_")  # measures that mean nothing on data that were not trained on
 REAL_DRAWS = 8  # sets of real training pictures, whose mean distance generated ones are compared with
 
 
@@ -26,16 +28,26 @@ def evaluate(
     plan: Evaluate,
     store: Store,
     *,
+    others: Mapping[str, Shards] | None = None,
     threads: int,
     device: str = "cpu",
     progress: Progress = lambda done, total: None,
     fresh: bool = False,
 ) -> Evaluation:
-    """Every measure of one checkpoint on the validation side; ``progress`` is told (pictures drawn, in all)."""
-    inputs, fields = evaluation_inputs(checkpoint.digest, shards, plan, threads)
+    """Every measure of one checkpoint on the validation side; ``progress`` is told (pictures drawn, in all).
+
+    ``others`` are other data sets by name: the measures that do not speak of the training data are taken on each of
+    them, too, and called ``name/measure``.
+    """
+    inputs, fields = evaluation_inputs(checkpoint.digest, shards, plan, threads, others)
 
     def build(work: Path) -> dict[str, Any]:
         metrics, samples = _measure(checkpoint, shards, plan, store, work, threads, device, progress)
+        for name, other in sorted((others or {}).items()):
+            on = evaluate(checkpoint, other, plan, store, threads=threads, device=device, progress=progress)
+            metrics |= {
+                f"{name}/{key}": value for key, value in metrics_of(on).items() if not key.startswith(OF_TRAINING)
+            }
         write_json(work / "metrics.json", metrics)
         return {"device": device, "samples": samples}
 
@@ -43,14 +55,16 @@ def evaluate(
     return store.get_or_build(Evaluation, digest, build, inputs=inputs, fields=fields, fresh=fresh)
 
 
-def evaluation_digest(checkpoint: str, shards: Shards, plan: Evaluate, threads: int) -> str:
+def evaluation_digest(
+    checkpoint: str, shards: Shards, plan: Evaluate, threads: int, others: Mapping[str, Shards] | None = None
+) -> str:
     """The digest that :func:`evaluate` will give, before anything is drawn."""
-    inputs, fields = evaluation_inputs(checkpoint, shards, plan, threads)
+    inputs, fields = evaluation_inputs(checkpoint, shards, plan, threads, others)
     return stage_digest("evaluation", fields, inputs)
 
 
 def evaluation_inputs(
-    checkpoint: str, shards: Shards, plan: Evaluate, threads: int
+    checkpoint: str, shards: Shards, plan: Evaluate, threads: int, others: Mapping[str, Shards] | None = None
 ) -> tuple[dict[str, str], dict[str, Any]]:
     """What an evaluation's digest is made of. Raises what finding the extractor raises."""
     from .features import identity
@@ -61,6 +75,8 @@ def evaluation_inputs(
         "shards": shards.digest,
         "features": extractor,
         "clip": identity(plan.clip, plan.clip_sha256, "evaluate.clip_sha256")[1],
+        **({"safety": locate(plan.safety).sha256} if plan.safety else {}),
+        **{f"also {name}": other.digest for name, other in sorted((others or {}).items())},
     }
     return inputs, {**plan.digest_fields(), "threads": threads}
 
@@ -183,6 +199,7 @@ def _measure(
     from darkroom.preprocess.latents import encode
     from darkroom.preprocess.shards import load_parts
     from darkroom.preprocess.texts import Texts
+    from darkroom.quality.safety import unwanted_share
     from darkroom.training.data import Side
 
     from .copies import copying
@@ -254,6 +271,9 @@ def _measure(
     held = np.concatenate([squares(part.pixels, data.size).numpy() for part in data.parts])
     metrics |= copying(drawn, held, training, [row["id"] for _, rows in known for row in rows], work)
     metrics |= {"blank_share": blank(drawn), "blank_share_validation": blank(held)}
+    unsafe = unwanted_share(sorted((samples.path / PICTURES).iterdir()), plan)
+    if unsafe is not None:
+        metrics["unsafe_share"] = unsafe
 
     errors, by_time = denoising_errors(pipeline, data.parts, plan.noise_seed, plan.denoising_timesteps)
     write_json(work / "denoising.json", by_time)

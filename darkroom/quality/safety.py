@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from darkroom.cache import Cache
 from darkroom.errors import RecipeError
 from darkroom.reasons import reason
-from darkroom.recipe import Check
+from darkroom.recipe import Check, Evaluate
+from darkroom.recipe import Safety as Plan
 from darkroom.store import Store
 from darkroom.weights.locate import Weights, locate
 
@@ -41,16 +42,18 @@ class Classifier:
     """Places of the unwanted ones among the labels."""
     exclusive: bool
     """A picture is of one class (the scores sum to 1), or of any number of them."""
+    field: str
+    """Of the recipe, that names it."""
 
     def key(self, picture: str) -> str:
         """Where the scores of a picture, by the key of its working copy, are kept."""
         return f"{picture}:{self.weights.sha256}"
 
 
-def find(plan: Check) -> Classifier | None:
+def find(plan: Plan) -> Classifier | None:
     """The recipe's classifier, or None; its configuration is read, its weights are not.
 
-    Raises :class:`RecipeError` when it is no image classifier in safetensors, or has none of ``check.safety_labels``.
+    Raises :class:`RecipeError` when it is no image classifier in safetensors, or has none of the ``safety_labels``.
     """
     if plan.safety is None:
         return None
@@ -58,7 +61,8 @@ def find(plan: Check) -> Classifier | None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
 
     weights = locate(plan.safety)
-    where = f"check.safety = {plan.safety!r}"
+    field = "evaluate.safety" if isinstance(plan, Evaluate) else "check.safety"
+    where = f"{field} = {plan.safety!r}"
     for needed, what in (("config.json", "configuration"), ("*.safetensors", "weights in safetensors")):
         if not any(weights.path.glob(needed)):
             raise RecipeError(f"{where} has no {what} ({needed}): name a folder or model of transformers that has")
@@ -75,10 +79,10 @@ def find(plan: Check) -> Classifier | None:
     unwanted = tuple(place for place, label in enumerate(labels) if any(text in label.casefold() for text in wanted))
     if not unwanted:
         raise RecipeError(
-            f"check.safety_labels: none of {', '.join(plan.safety_labels) or '()'} is a class of {plan.safety}; "
+            f"{field}_labels: none of {', '.join(plan.safety_labels) or '()'} is a class of {plan.safety}; "
             f"its classes are {', '.join(labels[:50])}{', …' if len(labels) > 50 else ''}"
         )
-    return Classifier(weights, labels, unwanted, config.problem_type != "multi_label_classification")
+    return Classifier(weights, labels, unwanted, config.problem_type != "multi_label_classification", field)
 
 
 def judge(
@@ -114,16 +118,26 @@ def scores(keys: Sequence[str], classifier: Classifier, store: Store, progress: 
         missing = [key for key in keys if key not in found]
         progress(len(found), len(keys))
         if missing:
-            for batch, values in _look(missing, classifier, store.root):
-                learnt = dict(zip(batch, values, strict=True))
+            values = _look([working_path(store.root, key) for key in missing], classifier)
+            for start, some in zip(range(0, len(missing), BATCH), values, strict=True):
+                learnt = dict(zip(missing[start : start + BATCH], some, strict=True))
                 cache.put(TABLE, {classifier.key(key): value for key, value in learnt.items()})
                 found.update(learnt)
                 progress(len(found), len(keys))
     return found
 
 
-def _look(keys: list[str], classifier: Classifier, root: Path) -> Iterator[tuple[list[str], list[list[float]]]]:
-    """Batches of keys, and the scores of each picture: [batch][classes]."""
+def unwanted_share(pictures: Sequence[Path], plan: Plan) -> float | None:
+    """The share of picture files that the recipe's classifier takes for unwanted; None without a classifier."""
+    classifier = find(plan)
+    if classifier is None:
+        return None
+    found = [_unwanted(one, classifier)[0] for some in _look(pictures, classifier) for one in some]
+    return sum(score > plan.safety_limit for score in found) / len(found)
+
+
+def _look(pictures: Sequence[Path], classifier: Classifier) -> Iterator[list[list[float]]]:
+    """The scores of the pictures of these files, in batches: [batch][classes]."""
     import torch
     from PIL import Image
     from safetensors import SafetensorError
@@ -139,20 +153,19 @@ def _look(keys: list[str], classifier: Classifier, root: Path) -> Iterator[tuple
             classifier.weights.path, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **where
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise RecipeError(f"check.safety: {classifier.weights.name} cannot be loaded: {error}") from error
+        raise RecipeError(f"{classifier.field}: {classifier.weights.name} cannot be loaded: {error}") from error
     if told["missing_keys"]:  # would be drawn at random, and so would the scores
         lacking = ", ".join(sorted(told["missing_keys"])[:3])
-        raise RecipeError(f"check.safety: {classifier.weights.name} has no weights for {lacking}")
+        raise RecipeError(f"{classifier.field}: {classifier.weights.name} has no weights for {lacking}")
     model.eval()
-    for start in range(0, len(keys), BATCH):
-        batch = keys[start : start + BATCH]
-        pictures = []
-        for key in batch:
-            with Image.open(working_path(root, key)) as picture:
-                pictures.append(picture.convert("RGB"))
+    for start in range(0, len(pictures), BATCH):
+        opened = []
+        for path in pictures[start : start + BATCH]:
+            with Image.open(path) as picture:
+                opened.append(picture.convert("RGB"))
         with torch.inference_mode():
-            logits = model(**processor(images=pictures, return_tensors="pt")).logits
-        yield batch, _shares(logits, classifier.exclusive)
+            logits = model(**processor(images=opened, return_tensors="pt")).logits
+        yield _shares(logits, classifier.exclusive)
 
 
 def _shares(logits: "torch.Tensor", exclusive: bool) -> list[list[float]]:

@@ -45,6 +45,7 @@ MEANINGS = (
     ("_spread", "how much the distance varies from one set of noise to another (standard deviation)", "fd_"),
     ("_spread", "how much the distance varies from one set of noise to another (standard deviation)", "fid"),
     ("blank_share", "share of pictures that are one flat colour; a broken model draws nothing else", ""),
+    ("unsafe_share", "share of pictures that the safety classifier takes for unwanted", ""),
     ("blank_share_validation", "the same for held-out pictures", ""),
     ("", "Fréchet distance of generated, or of rebuilt, to held-out pictures; lower is better", "fd_"),
     ("", "Fréchet Inception distance of generated, or of rebuilt, to held-out pictures; lower is better", "fid"),
@@ -168,7 +169,10 @@ def measure_rows(metrics: dict[str, float], gate: Gate, champion: dict[str, floa
 
 
 def meaning(name: str) -> str:
-    """One sentence on a measure; the longest fitting ending decides."""
+    """One sentence on a measure; the longest fitting ending decides. ``other/measure`` is one on another data set."""
+    if "/" in name:
+        other, measure = name.split("/", 1)
+        return f"on {other}: {meaning(measure)}" if meaning(measure) else ""
     fitting = [row for row in MEANINGS if name.endswith(row[0]) and name.startswith(row[2])]
     return max(fitting, key=lambda row: (len(row[0]), len(row[2])))[1] if fitting else ""
 

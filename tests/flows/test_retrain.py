@@ -98,6 +98,28 @@ def test_only_evaluate_changes(finished) -> None:
     assert version.tags["darkroom.evaluation"] == again["digests"]["evaluation"]
 
 
+def test_a_model_is_tested_on_another_data_set(finished) -> None:
+    workshop, outcome = finished
+    lines = (workshop.photos / "metadata.jsonl").read_text().splitlines()[:40]
+    other = workshop.folder / "other"
+    other.mkdir()
+    (other / "metadata.jsonl").write_text("\n".join(lines))
+    for line in lines:
+        name = json.loads(line)["file_name"]
+        shutil.copy(workshop.photos / name, other / name)
+    where = ("--set", "evaluate.also.other.source=folder", "--set", "evaluate.also.other.path=other")
+    again = workshop.run(*where)
+    assert {"collect", "check", "preprocess", "train"} <= set(again["reused"])
+    metrics = again["metrics"]
+    assert metrics["other/fd_clip_digits"] != metrics["fd_clip_digits"]
+    assert metrics["other/denoising_mse"] != metrics["denoising_mse"]
+    assert not [name for name in metrics if name.startswith(("other/nearest", "other/memorised"))]
+    assert {name: value for name, value in metrics.items() if "/" not in name} == outcome["metrics"]
+    refused = workshop.command("run", "tiny.toml", *where, "--set", "evaluate.also.other.sorce=x")
+    assert refused.returncode == 2
+    assert "evaluate.also.other.sorce" in refused.stderr
+
+
 def test_one_edited_caption_rewrites_one_shard(finished, tmp_path: Path) -> None:
     workshop, outcome = finished
     changed = workshop.copy(tmp_path / "changed")

@@ -13,7 +13,7 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 from darkroom.errors import RecipeError
 from darkroom.quality import safety
 from darkroom.quality.picture import working_path
-from darkroom.recipe import Check
+from darkroom.recipe import Check, Evaluate
 from darkroom.store import Store
 
 LABELS = {0: "Drawing", 1: "Neutral", 2: "Porn", 3: "Sexy"}
@@ -99,6 +99,18 @@ def test_classes_of_which_several_can_hold_are_judged_apart(model: Path, store: 
     picture = Image.open(working_path(store.root, KEYS[0]))
     inputs = ViTImageProcessor.from_pretrained(model)(images=picture, return_tensors="pt")
     assert found[0] == pytest.approx(float(network(**inputs).logits.sigmoid()[0, 2:].max().detach()), abs=1e-4)
+
+
+def test_drawn_pictures_are_judged_by_the_same_scores(model: Path, store: Store) -> None:
+    paths = [working_path(store.root, key) for key in KEYS]
+    scores = sorted(score for score in safety.judge(KEYS, Check(safety=str(model)), store)[0] if score is not None)
+    limit = (scores[1] + scores[2]) / 2
+    assert safety.unwanted_share(paths, Evaluate(safety=str(model), safety_limit=limit)) == (len(scores) - 2) / len(
+        scores
+    )
+    assert safety.unwanted_share(paths, Evaluate()) is None
+    with pytest.raises(RecipeError, match=r"evaluate\.safety_labels: none of gore"):
+        safety.unwanted_share(paths, Evaluate(safety=str(model), safety_labels=("gore",)))
 
 
 def test_without_a_classifier_nothing_is_judged(store: Store) -> None:
