@@ -4,6 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from cleanfid import fid
+from cleanfid.inception_torchscript import InceptionV3W
 from PIL import Image
 
 from darkroom.errors import RecipeError
@@ -51,3 +54,38 @@ def test_only_cleanfids_own_file_may_be_called_fid(tmp_path: Path) -> None:
         identity(str(tmp_path / "other.pt"), None)
     (tmp_path / "inception-2015-12-05.pt").write_bytes(b"x")
     assert identity(str(tmp_path / "inception-2015-12-05.pt"), None)[0] == "fid"
+
+
+class Tower(torch.nn.Module):
+    """Random weights in the place of Inception's: the file, its input and its output are those of the real one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.AdaptiveAvgPool2d(16), torch.nn.Flatten(), torch.nn.Linear(768, 2048), torch.nn.Tanh()
+        )
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.layers(pixels)
+
+
+def test_features_of_inception_are_clean_fids(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    weights = tmp_path / "inception-2015-12-05.pt"
+    torch.jit.script(Tower()).save(str(weights))
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for index, size in enumerate([(20, 33), (299, 299), (640, 400), (31, 500)]):
+        Image.fromarray(random.integers(0, 256, (*size, 3), dtype=np.uint8)).save(folder / f"{index}.png")
+    theirs = fid.get_folder_features(
+        str(folder),
+        InceptionV3W(str(tmp_path), download=False),
+        num_workers=0,
+        device=torch.device("cpu"),
+        mode="clean",
+        verbose=False,
+    )
+    found = load(str(weights), "cpu")
+    assert found.measure == "fid"
+    np.testing.assert_allclose(folder_features(folder, found), theirs, rtol=1e-6, atol=1e-7)

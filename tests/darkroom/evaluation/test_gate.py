@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from darkroom.evaluation.contrasts import MEASURES, Drawn, Held
 from darkroom.evaluation.gate import Draw, Judgement, judge
@@ -113,6 +114,23 @@ def test_a_gain_that_is_due_to_few_held_out_pictures_is_no_pass() -> None:
     assert found.decision == "INCONCLUSIVE"
     assert found.reasons == ("the gain may be due to these held-out pictures: more of them would tell",)
     assert judge(model(1.0), model(1.0, shift=0.3), Held(many), gate, NAMES).decision == "PASS"
+
+
+def test_the_numbers_said_do_not_depend_on_the_number_of_threads() -> None:
+    random = np.random.default_rng(5)
+    mix, every = random.normal(size=(64, 64)) / 8, random.normal(size=(3, 1024, 64))
+
+    def wide(which: int, scale: float) -> Draw:
+        return lambda first, last: Drawn(
+            every[which, first:last] @ mix * scale, ["a"] * (last - first), every[0, first:last, 0]
+        )
+
+    said = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            found = judge(wide(1, 1.05), wide(1, 1.1), Held(every[2, :300] @ mix), GATE, NAMES)
+            said.append((found.decision, found.count, [rule.words for rule in found.rules]))
+    assert said[0] == said[1]
 
 
 @pytest.mark.parametrize("measure", MEASURES)
