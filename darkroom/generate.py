@@ -27,7 +27,8 @@ def generate(
     """Write ``out/0000.png`` … and ``out/grid.png``, and nothing else; returns their paths, the grid last.
 
     Picture i depends on (seed, i), the prompt and the model alone. ``steps`` 0 and ``guidance`` -1: the model's own.
-    Raises :class:`RecipeError` for an unknown model and for a folder that holds other files.
+    Raises :class:`RecipeError` for an unknown model, a label that it
+    does not know, and a folder that holds other files.
     """
     import pandas as pd
     from PIL import Image
@@ -37,16 +38,20 @@ def generate(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RecipeError(f"--out {out}: there is something already; name a new or an empty folder")
     version = registry.resolve(reference)
-    if not (registry.pipeline_folder(version) / "model_index.json").is_file():
+    folder = registry.pipeline_folder(version)
+    if not (folder / "model_index.json").is_file():
         raise RecipeError(
-            f"{version.uri} is an autoencoder, which rebuilds pictures and draws none: name its folder, "
-            f"{registry.pipeline_folder(version)}, as model.vae of a recipe"
+            f"{version.uri} is an autoencoder, which rebuilds pictures and draws none: name its folder, {folder}, as "
+            "model.vae of a recipe"
         )
     say(f"drawing {count} pictures from {version.uri}")
     model: Any = registry.load(version)
-    answer = model.predict(
-        pd.DataFrame({"prompt": [prompt] * count}), params={"seed": seed, "steps": steps, "guidance": guidance}
-    )
+    try:
+        answer = model.predict(
+            pd.DataFrame({"prompt": [prompt] * count}), params={"seed": seed, "steps": steps, "guidance": guidance}
+        )
+    except ValueError as error:  # what it was asked for: a label that it does not know
+        raise RecipeError(f"{version.uri}: {error}") from error
     contents = [base64.b64decode(text) for text in answer["image"]]
     out.mkdir(parents=True, exist_ok=True)
     files = []
