@@ -32,7 +32,7 @@ class OneModel:
 def test_an_unknown_label_is_a_mistake_of_the_caller(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text("{}")
     registry: Any = OneModel(tmp_path)
-    with pytest.raises(RecipeError, match="^models:/x/1: this model knows no label 'b'; it knows a$"):
+    with pytest.raises(RecipeError, match=r"^models:/x/1: this model knows no label 'b'; it knows a$"):
         generate(registry, "x/1", "b", count=2, seed=0, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
