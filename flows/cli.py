@@ -208,7 +208,9 @@ def _estimate(options: argparse.Namespace) -> int:
     from darkroom.recipe import load
     from darkroom.settings import Settings
     from darkroom.store import Store
+    from darkroom.tracking import open_registry
     from darkroom.training.estimate import estimate, synthetic_shards
+    from darkroom.training.parts import pin
 
     plan = load(options.recipe, _overrides(options))
     _preflight(plan)
@@ -218,12 +220,13 @@ def _estimate(options: argparse.Namespace) -> int:
     shards = None
     if not options.synthetic:
         try:
-            shards = _prepared(plan, settings, store)
+            plan, shards = _prepared(plan, settings, store)
         except ServiceUnavailable as error:
             print(f"darkroom: {error}; measured on pictures of noise instead", file=sys.stderr)
     if shards is not None:
         found = estimate(plan, shards, store, settings.device, **money)
     else:
+        plan = pin(plan, "", open_registry(settings, plan.name), store, remember=False)
         with tempfile.TemporaryDirectory(prefix="darkroom-") as folder:
             noise = Store(Path(folder))
             found = estimate(
@@ -247,17 +250,20 @@ def _estimate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _prepared(plan: "Recipe", settings: "Settings", store: "Store") -> "Shards":
-    """The recipe's shards: what the store lacks of them is made now, and reused by the run."""
+def _prepared(plan: "Recipe", settings: "Settings", store: "Store") -> "tuple[Recipe, Shards]":
+    """The recipe with the base that it means today, and its shards: what the store lacks of them, the run reuses."""
     from darkroom.collect.manifest import collect
     from darkroom.preprocess.shards import preprocess
     from darkroom.quality.check import gate
-    from darkroom.training.parts import latents_of
+    from darkroom.tracking import open_registry
+    from darkroom.training.parts import latents_of, pin
 
     manifest = collect(plan.collect, store, _counted("pictures collected"))
+    plan = pin(plan, manifest.digest, open_registry(settings, plan.name), store, remember=False)
     checked = gate(manifest, plan, store, workers=settings.workers, progress=_counted("pictures checked"))
     told = _counted("pictures prepared")
-    return preprocess(checked, plan.preprocess, latents_of(plan), plan.train.threads, store, settings.device, told)
+    latents = latents_of(plan)
+    return plan, preprocess(checked, plan.preprocess, latents, plan.train.threads, store, settings.device, told)
 
 
 def _duration(seconds: float) -> str:

@@ -48,24 +48,25 @@ def latents_of(plan: Recipe) -> Latents:
     return Latents(vae, plan.model.family in SHIFTED, masks=plan.train.objective.masked)
 
 
-def pin(plan: Recipe, manifest: str, registry: Registry, store: Store) -> Recipe:
+def pin(plan: Recipe, manifest: str, registry: Registry, store: Store, remember: bool = True) -> Recipe:
     """The plan with a base that can mean one thing only: a commit on the hub, a version in the registry.
 
     An alias means the version that it points to now. ``champion`` is decided once for these data (the digest
     ``manifest``) and this recipe, and remembered in the store: the champion that this training may bring forth must not
-    be a reason to train again. While there is no champion, training starts from scratch.
+    be a reason to train again. While there is no champion, training starts from scratch. An estimate asks the same
+    without ``remember``: it must not decide for the run.
     """
     if plan.model.base is None:
         return plan
     name = read_name(plan.model.base)
     if name.kind == "champion":
-        return _with_base(plan, _champion(plan, manifest, registry, store))
+        return _with_base(plan, _champion(plan, manifest, registry, store, remember))
     if name.kind == "registered":
         return _with_base(plan, registry.resolve(name.where).uri)
     return _with_base(plan, pinned_hub(name)) if name.kind == "hub" else plan
 
 
-def _champion(plan: Recipe, manifest: str, registry: Registry, store: Store) -> str | None:
+def _champion(plan: Recipe, manifest: str, registry: Registry, store: Store, remember: bool) -> str | None:
     model = {field: value for field, value in plan.model.digest_fields().items() if field != BASE}
     sections = {field: getattr(plan, field).digest_fields() for field in ("check", "split", "preprocess", "train")}
     key = digest_of({"manifest": manifest, "name": plan.name, "seed": plan.seed, "model": model, **sections})
@@ -75,8 +76,9 @@ def _champion(plan: Recipe, manifest: str, registry: Registry, store: Store) -> 
             return _read(path)
         found = registry.with_alias(plan.name, "champion")
         chosen = found.uri if found else None
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"base": chosen, "recipe": plan.name, "manifest": manifest})
+        if remember:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, {"base": chosen, "recipe": plan.name, "manifest": manifest})
         return chosen
 
 

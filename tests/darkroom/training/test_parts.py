@@ -207,6 +207,14 @@ def test_champion_is_decided_once_for_the_same_data_and_recipe(tmp_path: Path) -
     assert parts.pin(judged, "more data", names, store).model.base == "models:/mine/1", "another judge trains nothing"
 
 
+def test_an_estimate_decides_nothing_for_the_run(tmp_path: Path) -> None:
+    store, names = Store(tmp_path / "store"), Names(None)
+    plan = recipe(None, model=NAMED)
+    assert parts.pin(plan, "data", names, store, remember=False).model.base is None
+    names.champion = "1"
+    assert parts.pin(plan, "data", names, store).model.base == "models:/mine/1"
+
+
 def test_no_champion_and_no_parts_is_said(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"mine has no champion yet: vae and text_encoder must be named"):
         parts.pin(recipe("champion"), "data", Names(None), Store(tmp_path))
