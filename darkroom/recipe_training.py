@@ -281,6 +281,17 @@ class Guard(Section):
     rate_factor: float = Field(0.5, gt=0, le=1, description="The rate's factor at each such return.")
 
 
+class Distributed(Section):
+    """Training by several processes, each on a device of its own. Results differ by rounding alone."""
+
+    processes: int = Field(1, ge=1, le=4096, description="Processes over all machines; they share out each batch.")
+    strategy: Literal["ddp", "fsdp"] = Field(
+        "ddp",
+        description="ddp: each process holds the whole model; fsdp: each holds its share of weights, averages and "
+        "moments, for models that one device cannot hold.",
+    )
+
+
 class Train(Section):
     """The training."""
 
@@ -290,7 +301,7 @@ class Train(Section):
     steps: int = Field(ge=1, description="Optimiser steps.")
     batch: int = Field(128, ge=1, description="Pictures a step, over all processes and parts.")
     micro_batch: Annotated[int | None, NoEffect] = Field(
-        None, ge=1, description="Pictures computed together, for less memory; None: the whole batch."
+        None, ge=1, description="Pictures computed together, for less memory; None: a process's whole share."
     )
     learning_rate: float = Field(1e-4, gt=0, le=10, description="Peak learning rate.")
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="The rate after the warm-up.")
@@ -315,6 +326,7 @@ class Train(Section):
         "last", description="Which weights are kept at the end: the last, or those of the best validation."
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout in the residual layers of a new UNet.")
+    distributed: Annotated[Distributed, NoEffect] = Distributed()
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="What the denoiser computes in.")
     gradient_checkpointing: Annotated[bool, NoEffect] = Field(
         False, description="Compute activations twice instead of keeping them."
@@ -347,6 +359,26 @@ class Train(Section):
             raise ValueError(
                 f"early_stop.patience = {self.early_stop.patience} validations, one every {self.validate_every} steps, "
                 f"cannot pass within {self.steps} steps: lower patience or validate_every"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_shared_out(self) -> "Train":
+        processes, strategy = self.distributed.processes, self.distributed.strategy
+        if self.batch % processes:
+            raise ValueError(
+                f"batch = {self.batch} cannot be shared out equally among distributed.processes = {processes}: make it "
+                "a multiple of it"
+            )
+        if strategy == "fsdp" and self.method not in ("full", "lora"):
+            raise ValueError(
+                f'distributed.strategy = "fsdp" shards a denoiser, which method = "{self.method}" does not train '
+                'alone: set it to "ddp"'
+            )
+        if strategy == "fsdp" and self.optimizer.name != "adamw":
+            raise ValueError(
+                f'distributed.strategy = "fsdp" works with optimizer.name = "adamw", not "{self.optimizer.name}": '
+                "change one of them"
             )
         return self
 

@@ -4,10 +4,11 @@ Every field can be set by an environment variable, ``DARKROOM_`` and its name in
 """
 
 import os
+import re
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -27,6 +28,9 @@ class Settings(BaseSettings):
     prefect_port: int = Field(4200, ge=1, le=65535, description="Port of Prefect's page under `darkroom up`.")
     mlflow_port: int = Field(5000, ge=1, le=65535, description="Port of MLflow's page under `darkroom up`.")
     reports_port: int = Field(4280, ge=1, le=65535, description="Port of the reports under `darkroom up`.")
+    machines: int = Field(1, ge=1, description="Machines that train together; they share the home folder.")
+    machine: int = Field(0, ge=0, description="Which of them this is; the first, 0, runs `darkroom run`.")
+    rendezvous: str | None = Field(None, description="HOST:PORT of the first machine, at which the others meet it.")
     workers: int = Field(os.cpu_count() or 1, ge=1, description="Processes that measure pictures.")
     service_retries: int = Field(3, ge=0, description="How often a stage that lost an outside service tries again.")
     service_retry_seconds: float = Field(5.0, ge=0, description="The first pause between such tries; it doubles.")
@@ -34,6 +38,14 @@ class Settings(BaseSettings):
     price_per_hour: float | None = Field(None, ge=0, description="What an hour of this machine costs, for estimates.")
     currency: str = Field("", description="The currency of that price, such as EUR.")
     real_data: Path | None = Field(None, description="Folder with real data sets, for benchmarks.")
+
+    @model_validator(mode="after")
+    def _machines_can_meet(self) -> "Settings":
+        if self.machine >= self.machines:
+            raise ValueError(f"machine = {self.machine}: of {self.machines} machines the last is {self.machines - 1}")
+        if self.machines > 1 and not re.fullmatch(r".+:\d+", self.rendezvous or ""):
+            raise ValueError(f"rendezvous = {self.rendezvous!r}: {self.machines} machines need HOST:PORT of the first")
+        return self
 
     @cached_property
     def root(self) -> Path:

@@ -4,7 +4,7 @@ import json
 import math
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,12 @@ from darkroom import process
 from darkroom.artifacts import CheckedManifest, Checkpoint, Shards
 from darkroom.preprocess.shards import preprocess, read_index
 from darkroom.recipe import Recipe
+from darkroom.settings import Settings
 from darkroom.store import Store, digest_of, write_json
 
 from . import checkpoints, supervise
+from .job import Job
+from .launch import share
 from .parts import latents_of
 
 SYNTHETIC = 64  # pictures of noise, where the recipe's own are not asked for
@@ -60,7 +63,7 @@ def estimate(
     digest = supervise.checkpoint_digest(shards, plan)
     with tempfile.TemporaryDirectory(prefix="darkroom-") as name:
         work = Path(name)
-        supervise.job_of(plan, shards, store, device).write(work)
+        here(supervise.job_of(plan, shards, store, device)).write(work)
         write_json(work / "evaluate.json", plan.evaluate.model_dump(mode="json"))
         child = process.spawn(
             [sys.executable, "-m", "darkroom.training.measure", str(work)],
@@ -84,6 +87,17 @@ def estimate(
         (store.root / FOLDER).mkdir(parents=True, exist_ok=True)
         write_json(store.root / FOLDER / f"{digest}.json", asdict(made))
     return made
+
+
+def here(job: Job) -> Job:
+    """What this machine has of a training by several machines: its processes, and their share of each batch.
+
+    How long the machines take to exchange gradients is not known then.
+    """
+    machines, shared = Settings().machines, job.train.distributed
+    local = shared.model_copy(update={"processes": share(job, Settings())})
+    update = {"batch": job.train.batch // machines, "distributed": local}
+    return replace(job, train=job.train.model_copy(update=update))
 
 
 def steps_left(plan: Recipe, store: Store, digest: str) -> int:

@@ -27,8 +27,7 @@ class Events:
         temporary.write_text("".join(json.dumps(event) + "\n" for event in kept), "utf-8")
         os.replace(temporary, path)
         self._file = path.open("a", encoding="utf-8")
-        self._kept = kept
-        self._last = [event for event in kept if event["step"] == step]
+        self.kept, self._step = kept, step
 
     def __enter__(self) -> "Events":
         return self
@@ -38,11 +37,12 @@ class Events:
 
     def lacks(self, what: str) -> bool:
         """Whether the step that was resumed from had not yet said ``what``: a metric's name or ``"grid"``."""
-        return not any(what in event or what in event.get("metrics", ()) for event in self._last)
+        last = (event for event in self.kept if event["step"] == self._step)
+        return not any(what in event or what in event.get("metrics", ()) for event in last)
 
     def said(self, kind: str, what: object) -> bool:
         """Whether this was said before the file was opened."""
-        return any(event.get(kind) == what for event in self._kept)
+        return any(event.get(kind) == what for event in self.kept)
 
     def close(self) -> None:
         """Close the file."""

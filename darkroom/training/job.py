@@ -31,9 +31,8 @@ class Job:
     def write(self, work: Path) -> None:
         """Put the job where the trainer reads it."""
         plain = asdict(self) | {
-            "train": self.train.model_dump(mode="json"),
-            "model": self.model.model_dump(mode="json"),
-            "sampler": self.sampler.model_dump(mode="json"),
+            name: section.model_dump(mode="json", exclude_unset=True)  # what the recipe left out stays left out
+            for name, section in (("train", self.train), ("model", self.model), ("sampler", self.sampler))
         }
         parts = {name: str(path) for name, path in self.parts.items()}
         write_json(work / FILE, plain | {"shards": str(self.shards), "parts": parts, "work": None})

@@ -24,52 +24,61 @@ from .job import Job
 from .methods import Batch, Method, method
 from .optimizers import learning_rate
 from .packages import available
-from .rehearsal import rehearse
+from .rehearsal import leave_start, rehearse
 from .state import State, averaged
 from .step import Refused, take_step
 from .stop import Stop
+from .team import Team
 
 DONE = "trained.json"
 
 
-def train(job: Job, work: Path) -> None:
+def train(job: Job, work: Path, team: Team | None = None) -> None:
     """Train to the end, leaving ``pipeline/``, ``grids/`` and ``events.jsonl`` in ``work``.
 
+    ``team``: the processes that train together, each of which calls this; None: this one alone.
     Raises :class:`Diverged` when going back with a lower rate did not help, :class:`OutOfMemory` before the first step
     when a step would not fit, and :class:`Interrupted` on SIGTERM, after saving.
     """
     if (work / DONE).exists():
         return
-    stop = Stop()
+    team = team or Team()
+    stop = Stop(team)
     available(job.train)
     prepare(job.train.threads, job.device)
     job, recipe = replace(job, work=work), job.train
 
     # The data, the model, its averaged weights and its optimiser.
-    task = method(job, torch.device(job.device))
+    with team.first():
+        task = method(job, torch.device(job.device))
     compute.arrange(task.networks(), recipe)
-    state = State(task)
+    team.enlist(task.players)
+    state = State(task, team)
     need_room(work, checkpoints.room(task.players, state.best.keeps) + job.reserve, "training")
 
     # Where the last attempt stopped; everything is gone through once before that, so that what fails fails now.
-    rehearsed = rehearse(task, state, work)
+    if team.size > 1:
+        leave_start(state, work)
+    else:
+        rehearsed = rehearse(task, state, work)
     events, step = resume(state, work)
     if not step:
         for remark in remarks(task):
             events.say(0, note=remark)
-    events.say(step, rehearsal={"seconds": round(rehearsed.seconds, 3), "peak_bytes": rehearsed.peak_bytes})
+    if team.size == 1:
+        events.say(step, rehearsal={"seconds": round(rehearsed.seconds, 3), "peak_bytes": rehearsed.peak_bytes})
 
     def look(step: int, tell: bool = True, draw_grid: bool = True) -> None:
         """The validation loss and the grid, where they are due; the model is afterwards as it was before."""
         if (tell or state.best.decides) and (step % recipe.validate_every == 0 or step == recipe.steps):
             with averaged(task.players[0]):
                 with compute.precise(recipe, task.device):
-                    found = task.validate()
+                    found = team.heard(task.validate() if team.looks else {})
                 state.best.take(step, next(iter(found.values())), state.weights)
             if tell:
                 events.say(step, metrics=found)
         if draw_grid and step % recipe.grid_every == 0 and step < recipe.steps:
-            sample(task, work, events, step)
+            sample(task, work, events, step, team)
 
     # The loop. A stop between two steps saves the last one; all else that is cut short is done again.
     began = step
@@ -80,14 +89,16 @@ def train(job: Job, work: Path) -> None:
         stop.hold()
         rate = learning_rate(recipe, step) * state.guard.factor
         batch = task.batch(step)
+        own = team.share(batch)
         told: dict[str, torch.Tensor] = {}
         try:
             for player in task.players:
                 if step >= player.start:
-                    told |= take_step(task, state, player, batch, step, rate)
+                    told |= take_step(task, state, player, own, step, rate)
         except Refused as refusal:
             events.close()
             events, step = go_back(task, state, work, batch, step, str(refusal))
+            stop.asked = team.any(stop.asked)
             stop.release(f"training stopped at step {step} of {recipe.steps}; the same command goes on from there")
             if step:
                 look(step, events.lacks("validation/loss"), events.lacks("grid"))
@@ -109,6 +120,7 @@ def train(job: Job, work: Path) -> None:
                 },
             )
             clock, seen = time.monotonic(), step
+        stop.asked = team.any(stop.asked)
         if step % recipe.checkpoint_every == 0 or last or stop.asked:
             state.save(work, step)
         stop.release(f"training stopped at step {step} of {recipe.steps}; the same command goes on from there")
@@ -123,8 +135,11 @@ def train(job: Job, work: Path) -> None:
         state.take_best()
         events.say(step, note=f"the weights of step {kept} are kept: their validation was the best")
     if step > began or events.lacks("grid"):
-        sample(task, work, events, step)
+        sample(task, work, events, step, team)
     with averaged(task.players[0]):
+        team.collect(task.players[0])
+        if not team.leads:
+            return
         target, temporary = work / "pipeline", work / ".pipeline.tmp"
         for folder in (target, temporary):
             shutil.rmtree(folder, ignore_errors=True)
@@ -140,7 +155,7 @@ def resume(state: State, work: Path) -> tuple[Events, int]:
     saved = checkpoints.newest(work)
     assert saved is not None  # the rehearsal left one
     state.load(saved)
-    events = Events(work, saved.step)
+    events = state.team.events(work, saved.step)
     for name in saved.damaged:
         events.say(saved.step, note=f"checkpoint {name} is damaged; training goes on from step {saved.step}")
     for refused in state.guard.refusals:
@@ -158,8 +173,9 @@ def go_back(task: Method, state: State, work: Path, batch: Batch, step: int, obj
     refusals = state.guard.refusals
     refused: dict[str, Any] = {"at": step, "why": objection, "pictures": list(dict.fromkeys(batch.ids))}
     if len(refusals) >= task.job.train.guard.retries:
-        with Events(work, step) as events:
+        with state.team.events(work, step) as events:
             events.say(step, refused=refused)
+        state.team.part()
         raise Diverged(diverged(task.job.train, refused, len(refusals)))
     saved = checkpoints.newest(work)
     assert saved is not None
@@ -192,11 +208,14 @@ def remarks(task: Method) -> list[str]:
     return [*([few] if task.pictures < batch else []), *task.remarks()]
 
 
-def sample(task: Method, work: Path, events: Events, step: int) -> None:
+def sample(task: Method, work: Path, events: Events, step: int, team: Team) -> None:
     """Draw and tell the sample sheet of a step."""
+    if not team.looks:
+        return
     (work / "grids").mkdir(exist_ok=True)
     name = f"grids/{step:08d}.png"
     with averaged(task.players[0]):
         sheet = task.sheet()
-    sheet.save(work / name)
+    if team.leads:
+        sheet.save(work / name)
     events.say(step, grid=name)

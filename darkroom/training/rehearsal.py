@@ -1,7 +1,8 @@
 """A rehearsal before anything long: one step, one validation batch and one checkpoint, at the largest shape.
 
 What would run out of memory after hours does so now, with a setting that fits. Nothing of it stays: afterwards the
-state is read back from the checkpoint.
+state is read back from the checkpoint. Several processes do without: their devices are theirs alone as a rule, and one
+that halved its parts would leave the others waiting for it.
 """
 
 import time
@@ -50,6 +51,12 @@ def rehearse(task: Method, state: State, work: Path) -> Rehearsal:
         raise RecipeError(f"the checkpoint that was just written below {work} cannot be read back: is the disk sound?")
     state.load(saved)
     return Rehearsal(time.monotonic() - start, memory.peak(task.device))
+
+
+def leave_start(state: State, work: Path) -> None:
+    """Leave what training starts from where there is no checkpoint yet; without a rehearsal."""
+    if state.team.any(checkpoints.newest(work) is None):
+        state.save(work, 0)
 
 
 def once(task: Method, state: State, batch: Batch, size: int) -> None:

@@ -15,17 +15,21 @@ from .checkpoints import Saved
 from .guard import Guard
 from .job import Job
 from .methods import Method, Player
+from .team import Team
 
 BEST = "best"  # the group of a checkpoint that has the best weights
 FACTS = "facts"  # the one that has what is no tensor, as JSON
 
 
 class State:
-    """The players with their averages and optimisers, the scales of fp16, the guard's memory and the best weights."""
+    """The players with their averages and optimisers, the scales of fp16, the guard's memory and the best weights.
 
-    def __init__(self, task: Method) -> None:
+    ``team``: the processes that train together, which have enlisted the players; None: this one alone.
+    """
+
+    def __init__(self, task: Method, team: Team | None = None) -> None:
         plan = task.job.train
-        self.players = task.players
+        self.players, self.team = task.players, team or Team()
         self.guard = Guard(plan.guard, plan.clip_gradient_norm)
         self.best = Best(plan)
         self.of = identity(task.job)
@@ -37,8 +41,11 @@ class State:
         self.scalers = {name: scaler for name, scaler in made if scaler is not None}
 
     def save(self, work: Path, step: int) -> None:
-        """Write the state after ``step`` steps as a checkpoint; of step 0, as what training starts from."""
-        tensors = checkpoints.state(self.players)
+        """Write the state after ``step`` steps as a checkpoint; of step 0, as what training starts from.
+
+        When the first process has written it, all go on.
+        """
+        tensors = self.team.gathered(checkpoints.state(self.players))
         if self.best.weights:
             tensors[BEST] = self.best.weights
         facts = {
@@ -49,10 +56,11 @@ class State:
             "best": self.best.facts(),
         }
         tensors[FACTS] = {"json": torch.frombuffer(bytearray(json.dumps(facts).encode()), dtype=torch.uint8)}
-        if step:
+        if self.team.leads and step:
             checkpoints.save(work, step, tensors)
-        else:
+        elif self.team.leads:
             checkpoints.save_start(work, tensors)
+        self.team.any(False)
 
     def load(self, saved: Saved) -> None:
         """Be as a checkpoint has it; raises :class:`RecipeError` when that is of another training."""
@@ -62,7 +70,7 @@ class State:
                 f"the checkpoint of step {saved.step} is of another training, whose {', '.join(differing)} "
                 "differ: train in an empty folder, or go back to that recipe"
             )
-        checkpoints.restore(self.players, saved.groups, facts.get("optimizers"))
+        checkpoints.restore(self.players, self.team.cut(self.players, saved.groups), facts.get("optimizers"))
         self._fresh_scalers()
         for name, scaler in self.scalers.items():
             scaler.load_state_dict(facts["scalers"][name])
@@ -70,15 +78,16 @@ class State:
         self.best.set(facts["best"], saved.groups.get(BEST, {}))
 
     def weights(self) -> Weights:
-        """What is kept of the model when it is the best; called with averaged weights."""
-        return {**self.players[0].parameters, **dict(self.players[0].module.named_buffers())}
+        """What is kept of the model when it is the best; called with averaged weights, by all processes."""
+        values = {**self.players[0].parameters, **dict(self.players[0].module.named_buffers())}
+        return {name: self.team.whole(value) for name, value in values.items()}
 
     @torch.no_grad()
     def take_best(self) -> None:
         """Give the model its best weights, where they are kept."""
         model = self.players[0]
         buffers = dict(model.module.named_buffers())
-        for name, value in self.best.weights.items():
+        for name, value in self.team.cut([model], {model.name: self.best.weights})[model.name].items():
             (model.parameters[name] if name in model.parameters else buffers[name]).copy_(value)
             if model.ema is not None and name in model.ema.average:
                 model.ema.average[name].copy_(value)

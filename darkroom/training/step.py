@@ -23,14 +23,14 @@ def gradients(
     Each part counts by its share, so that the sum is that of the whole batch but for rounding.
     """
     told: dict[str, torch.Tensor] = {}
-    scaler = state.scalers.get(player.name)
+    scaler, team = state.scalers.get(player.name), state.team
     for first in range(0, len(batch), size):
         part = batch.part(first, first + size) if size < len(batch) else batch
         share = len(part) / len(batch)
-        # Layers with dropout draw from the global generator: it too must follow from (seed, step).
-        torch.manual_seed(seed_of(task.job.seed, "layers", player.name, step, first))
+        # Layers with dropout draw from the global generator: it too must follow from (seed, step) and the rows.
+        torch.manual_seed(seed_of(task.job.seed, "layers", player.name, step, team.rank * len(batch) + first))
         with precise(task.job.train, task.device):
-            found = task.loss(player, part, step)
+            found = team.loss(task, player, part, step, last=first + size >= len(batch))
         value = found.value if share == 1 else found.value * share
         (value if scaler is None else scaler.scale(value)).backward()
         for name, metric in {"loss": found.value, **found.metrics}.items():
@@ -41,7 +41,10 @@ def gradients(
 def take_step(
     task: Method, state: State, player: Player, batch: Batch, step: int, rate: float
 ) -> dict[str, torch.Tensor]:
-    """One step of one player; returns what is to be told of it. Raises :class:`Refused` with nothing applied."""
+    """One step of one player on this process's rows; returns what is to be told of it, of all of them.
+
+    Raises :class:`Refused` with nothing applied: in every process alike, as all judge the same numbers.
+    """
     recipe = task.job.train
     for group in player.optimizer.param_groups:
         group["lr"] = rate * player.rate
@@ -50,11 +53,13 @@ def take_step(
     if scaler is not None:
         scaler.unscale_(player.optimizer)
     norm = torch.nn.utils.clip_grad_norm_(player.parameters.values(), recipe.clip_gradient_norm or math.inf)
-    loss_value, norm_value = torch.stack([told["loss"].float(), norm.float()]).tolist()  # waits for the device once
+    told = state.team.mean(told | {"gradient_norm": state.team.whole(norm)})
+    both = torch.stack([told["loss"].float(), told["gradient_norm"].float()])
+    loss_value, norm_value = both.tolist()  # waits for the device once
     if scaler is not None and not math.isfinite(norm_value) and math.isfinite(loss_value) and scaler.get_scale() > 1:
         scaler.update()  # gradients that overflow in fp16 are usual: the scale is halved and the step left out
         player.optimizer.zero_grad(set_to_none=True)
-        return _named(task, player, told)
+        return _named(task, player, {name: value for name, value in told.items() if name != "gradient_norm"})
     if (objection := state.guard.objection(player.name, loss_value, norm_value)) is not None:
         player.optimizer.zero_grad(set_to_none=True)
         raise Refused(objection)
@@ -66,7 +71,7 @@ def take_step(
     player.optimizer.zero_grad(set_to_none=True)
     if player.ema is not None:
         player.ema.update(player.parameters, step)
-    return _named(task, player, told | {"gradient_norm": norm})
+    return _named(task, player, told)
 
 
 def _named(task: Method, player: Player, told: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -60,7 +60,7 @@ def train(
         _run(work, follow)
         for name in ("trainer.lock", "job.json"):  # trained.json stays: a kill before the seal must not train again
             (work / name).unlink(missing_ok=True)
-        return {"device": device, "processes": 1}
+        return {"device": device, "processes": plan.train.distributed.processes}
 
     return store.get_or_build(
         Checkpoint, digest, build, inputs=inputs, fields=_fields(plan), resumable=True, fresh=fresh

@@ -14,6 +14,7 @@ from darkroom.recipe import Train
 from darkroom.training.draws import batch_rows
 from darkroom.training.optimizers import learning_rate
 from darkroom.training.stop import Stop
+from darkroom.training.team import Team
 
 
 def test_every_row_is_seen_once_an_epoch_whatever_the_batch() -> None:
@@ -48,7 +49,7 @@ def test_the_rate_warms_up_and_falls_to_zero() -> None:
 @pytest.fixture
 def stop() -> Iterator[Stop]:
     before = signal.getsignal(signal.SIGTERM)
-    yield Stop()
+    yield Stop(Team())
     signal.signal(signal.SIGTERM, before)
 
 
