@@ -73,14 +73,15 @@ def measure(options: argparse.Namespace, script: Path, folder: Path) -> None:
     found = {
         name: [statistics.median(column) for column in zip(*values, strict=True)] for name, values in rates.items()
     }
-    print("| | pictures a second | a CPU second | of the peak |\n|---|---:|---:|---:|")
+    print("| | pictures a second | a CPU second | of the peak | of a CPU second's |\n|---|---:|---:|---:|---:|")
     for kind, batches in (("equal", (EQUAL, EQUAL)), ("default", (OURS, THEIRS))):
         mine, other = found[f"ours {kind}"], found[f"theirs {kind}"]
-        runs = zip(rates[f"ours {kind}"], peaks, strict=True)
+        runs = list(zip(rates[f"ours {kind}"], peaks, strict=True))
         share = statistics.median(made["flops"] * wall / peak for (wall, _), peak in runs)
-        print(f"| darkroom, batch {batches[0]} | {mine[0]:.0f} | {mine[1]:.0f} | {share:.0%} |")
-        print(f"| diffusers' example, batch {batches[1]} | {other[0]:.0f} | {other[1]:.0f} | |")
-        print(f"| ratio, {kind} batch | {mine[0] / other[0]:.2f} | {mine[1] / other[1]:.2f} | |")
+        worked = statistics.median(made["flops"] * work * options.threads / peak for (_, work), peak in runs)
+        print(f"| darkroom, batch {batches[0]} | {mine[0]:.0f} | {mine[1]:.0f} | {share:.0%} | {worked:.0%} |")
+        print(f"| diffusers' example, batch {batches[1]} | {other[0]:.0f} | {other[1]:.0f} | | |")
+        print(f"| ratio, {kind} batch | {mine[0] / other[0]:.2f} | {mine[1] / other[1]:.2f} | | |")
     print(
         f"\n{options.size} px, {options.threads} threads, {options.steps} steps, medians of {options.repeats}; the "
         f"peak {statistics.median(peaks) / 1e9:.0f} GFLOP/s; {made['flops'] / 1e6:.0f} MFLOP a picture; all rates: "
