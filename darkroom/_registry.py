@@ -53,6 +53,8 @@ class Version:
     tags: dict[str, str]
     description: str
     aliases: tuple[str, ...]
+    created: int = 0
+    """Milliseconds since 1970."""
 
     @property
     def uri(self) -> str:

@@ -58,4 +58,5 @@ def _version(found: dict[str, Any]) -> SimpleNamespace:
         tags={tag["key"]: tag.get("value", "") for tag in found.get("tags", ())},
         description=found.get("description"),
         aliases=found.get("aliases", ()),
+        creation_timestamp=found.get("creation_timestamp"),
     )

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .again import Again, Reproduction
 from .artifacts import CheckedManifest, Checkpoint, Evaluation, Manifest, QualityReport, Shards, Verdict
 from .evaluation.evaluate import metrics_of
 from .evaluation.verdict import read
@@ -63,6 +64,52 @@ def outcome(plan: Recipe, results: RunResults, seconds: dict[str, float], reused
             "review": str(results.checked.path / found["review"]),
             "samples": str(results.evaluation.path / "grid.png"),
             "pipeline": str(results.checkpoint.path / "pipeline"),
+        },
+    }
+
+
+def made_again(
+    known: Again,
+    shards: Shards,
+    checkpoint: Checkpoint,
+    evaluation: Evaluation,
+    found: Reproduction,
+    seconds: dict[str, float],
+    reused: list[str],
+) -> dict[str, Any]:
+    """The outcome of making a version again: ``reproduced``, and where not, the first file that ``differs``."""
+    data, sides = summary(known.checked), read_index(shards)["sides"]
+    artifacts = (known.manifest, known.checked, shards, checkpoint, evaluation)
+    version = known.version
+    return {
+        "recipe": known.plan.name,
+        "seed": known.plan.seed,
+        "decision": "unchanged",
+        "reason": found.words,
+        "reproduced": found.reproduced,
+        "differs": found.differs,
+        "model": {
+            "name": version.model,
+            "version": version.version,
+            "uri": version.uri,
+            "run_id": version.run_id,
+        },
+        "digests": {artifact.kind: artifact.digest for artifact in artifacts},
+        "reused": reused,
+        "data": {
+            "rows": data["rows"],
+            "quarantined": data["quarantined"],
+            "duplicates": data["duplicates"],
+            **sides,
+        },
+        "metrics": metrics_of(evaluation),
+        "seconds": seconds,
+        "estimate": compared(checkpoint, seconds, reused),
+        "paths": {
+            "data_docs": str(known.checked.path / data["docs"]),
+            "review": str(known.checked.path / data["review"]),
+            "samples": str(evaluation.path / "grid.png"),
+            "pipeline": str(checkpoint.path / "pipeline"),
         },
     }
 

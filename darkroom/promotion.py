@@ -6,10 +6,12 @@ what is about to be decided is written on the version before the alias moves, an
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from . import history, provenance
 from .artifacts import CheckedManifest, Checkpoint, Evaluation, Verdict
 from .errors import DarkroomError
 from .evaluation.evaluate import metrics_of
@@ -17,7 +19,7 @@ from .evaluation.gate import Judgement
 from .evaluation.verdict import read
 from .recipe import Gate, Recipe
 from .registry import Registry, Version
-from .store import Store, marker
+from .store import Store, marker, write_json
 from .tracking import RunDescription
 from .training.events import FILE as EVENTS
 
@@ -63,8 +65,12 @@ def settle(
     checked: CheckedManifest,
     report: Path,
     store: Store,
+    flow_run: Mapping[str, str] | None = None,
 ) -> Registered:
-    """Register the checkpoint and move the alias as far as the verdict and the recipe allow."""
+    """Register the checkpoint and move the alias as far as the verdict and the recipe allow.
+
+    ``flow_run``: name, id and url of the run that does so, for those who ask later.
+    """
     with store.lock(f"registry-{plan.name}"):
         known = registry.version_of(plan.name, checkpoint.digest)
         if known is not None and (known.tags.get(EVALUATION), known.tags.get(VERDICT)) == (
@@ -78,17 +84,29 @@ def settle(
         run_id = run.open(registry)
         metrics = metrics_of(evaluation)
         results = {
-            "samples": evaluation.path / "grid.png",
-            "verdict": verdict.path / "verdict.json",
+            "samples.png": evaluation.path / "grid.png",
+            "verdict.json": verdict.path / "verdict.json",
             "data_docs": checked.path / "data_docs",
             "review": checked.path / "review",
-            "report": report,
+            "report.html": report,
         }
-        tags = {**run.tags, EVALUATION: evaluation.digest, PENDING: verdict.digest}
         judgement = read(verdict)
-        if known is None:
-            registry.log_events(run_id, checkpoint.path / EVENTS)
-            with tempfile.TemporaryDirectory(prefix="darkroom-") as folder:
+        compared_with = marker(verdict)["inputs"]["champion_checkpoint"]
+        judged = history.Judged.of(judgement, _compared(registry, plan.name, compared_with, checkpoint))
+        tags = {**run.tags, EVALUATION: evaluation.digest, PENDING: verdict.digest, history.RUN: run_id}
+        tags |= history.judged_tag(verdict.digest, judged)
+        with tempfile.TemporaryDirectory(prefix="darkroom-") as folder:
+            record = Path(folder) / provenance.FILE
+            place = f"{report.parent.name}/{report.name}"
+            counts = {"rows": run.dataset.rows, **run.dataset.profile, "source": run.dataset.source}
+            write_json(
+                record,
+                provenance.gather(plan, checkpoint, evaluation, checked, counts, store, place, flow_run),
+            )
+            provenance.remember(plan, store)
+            results[provenance.FILE] = record
+            if known is None:
+                registry.log_events(run_id, checkpoint.path / EVENTS)
                 published = publish(plan, checkpoint, metrics, Path(folder) / "pipeline")
                 version = registry.register(
                     plan.name,
@@ -101,12 +119,11 @@ def settle(
                     metrics=metrics,
                     artifacts=results,
                 )
-        else:
-            registry.log_results(run_id, None, metrics, results)
-            version = registry.annotate(known, tags=tags, metrics=metrics)
+            else:
+                registry.log_results(run_id, None, metrics, results)
+                version = registry.annotate(known, tags=tags, metrics=metrics)
         champion = registry.with_alias(plan.name, "champion")
         is_champion = champion is not None and champion.version == version.version
-        compared_with = marker(verdict)["inputs"]["champion_checkpoint"]
         was_deciding = (known is None or bool(known.tags.get(PENDING))) and compared_with != checkpoint.digest
         if not is_champion and (champion.checkpoint if champion else "") != compared_with:
             raise DarkroomError(
@@ -116,6 +133,8 @@ def settle(
 
         decision = decide(judgement, plan, is_champion, was_deciding)
         if decision == "promoted":
+            why = "; ".join(judgement.reasons)
+            history.record_move(registry, version, who=history.GATE, why=why, champion=champion, verdict=verdict.digest)
             version = registry.set_alias(version, "champion")
             _drop_challenger(registry, plan.name, version)
         elif decision == "challenger":
@@ -133,6 +152,11 @@ def settle(
         registry.annotate(version, tags={VERDICT: verdict.digest, PENDING: ""})
         registry.close_run(run_id)
         return _registered(decision, version, "; ".join(judgement.reasons), False)
+
+
+def _compared(registry: Registry, model: str, champion: str, checkpoint: Checkpoint) -> Version | None:
+    """The version that was compared with, by the digest of its checkpoint; None where there was no comparison."""
+    return registry.version_of(model, champion) if champion not in ("", checkpoint.digest) else None
 
 
 def decide(judgement: Judgement, plan: Recipe, is_champion: bool, was_deciding: bool) -> Decision:
@@ -183,14 +207,20 @@ def _registered(decision: Decision, version: Version, reason: str, reused: bool)
     return Registered(decision, version.model, version.version, version.uri, version.run_id, reason, reused)
 
 
-def promote(registry: Registry, model: str, version: str) -> str:
-    """Make a version the champion by hand; returns what was done. Raises ``RecipeError`` for an unknown version."""
+def promote(registry: Registry, model: str, version: str, who: str, why: str = "") -> str:
+    """Make a version the champion by hand; returns what was done. Raises ``RecipeError`` for an unknown version.
+
+    ``who`` and ``why`` are written on the version, for its history.
+    """
     chosen = registry.resolve(f"{model}@challenger" if version == "challenger" else f"{model}/{version}")
     before = registry.with_alias(model, "champion")
     if before is not None and before.version == chosen.version:
         return f"{chosen.uri} is the champion already"
+    reason = why or "by hand; no reason was given"
+    history.record_move(registry, chosen, who=who, why=reason, champion=before, verdict="")
     chosen = registry.set_alias(chosen, "champion")
     _drop_challenger(registry, model, chosen)
     against = f" instead of version {before.version}" if before else ""
-    registry.annotate(chosen, description=f"Promoted by hand{against}. {chosen.description}")
+    because = f": {why}" if why else ""
+    registry.annotate(chosen, description=f"Promoted by hand{against}{because}. {chosen.description}")
     return f"{chosen.uri} is now the champion{against}"

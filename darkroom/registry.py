@@ -18,9 +18,7 @@ import os
 import re
 import shutil
 import tempfile
-import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -37,9 +35,9 @@ from ._registry import (
     milliseconds,
     plain,
     read_events,
-    requirements,
     unavailable,
 )
+from ._registry_model import index_of, save_model
 from .errors import DarkroomError, RecipeError, ServiceUnavailable
 
 __all__ = ["Dataset", "Registry", "Version"]
@@ -50,13 +48,6 @@ T = TypeVar("T")
 RUN_KEY = "darkroom.key"
 NON_FINITE = "darkroom.non_finite_values"
 GRIDS = "samples"  # the key under which MLflow's page shows the sample grids
-
-# What lies at the top of a pipeline, and of a model alone, in diffusers' layout.
-PIPELINE_INDEX, MODEL_CONFIG = "model_index.json", "config.json"
-# A grey PNG of 16 x 16 pixels in base64: what an autoencoder may be asked with.
-EXAMPLE_PICTURE = (
-    "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAIAAACQkWg2AAAAFElEQVR42mNoIBEwjGoY1TB8NQAAJYSAELxv8c8AAAAASUVORK5CYII="
-)
 
 # MLflow's own limits.
 PARAM_LENGTH, PARAMS_A_BATCH, METRICS_A_BATCH, DATASET_DIGEST = 6000, 100, 1000, 36
@@ -261,6 +252,15 @@ class Registry:
         found: dict[str, Any] = self._client.get_run(run_id).to_dictionary()
         return found
 
+    @_asks
+    def artifact(self, run_id: str, path: str) -> bytes | None:
+        """A file among the artifacts of a run; None where there is none, or where it cannot be read from here."""
+        folder = Path(path).parent.as_posix()
+        if path not in [file.path for file in self._client.list_artifacts(run_id, None if folder == "." else folder)]:
+            return None
+        with tempfile.TemporaryDirectory(prefix="darkroom-") as target:
+            return Path(self._client.download_artifacts(run_id, path, target)).read_bytes()
+
     # Versions
 
     @_asks
@@ -378,7 +378,7 @@ class Registry:
         if str(logged.status) != "READY":
             self.artifacts.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self.artifacts, prefix=".model-") as folder:
-                _save_model(Path(folder) / "model", logged, run_id, pipeline)
+                save_model(Path(folder) / "model", logged, run_id, pipeline)
                 self._client.log_model_artifacts(logged.model_id, str(Path(folder) / "model"))
             # From where it lies: through MLflow's own way the weights would be copied three times.
             self._client.log_model_artifacts(logged.model_id, str(pipeline), "artifacts/pipeline")
@@ -475,7 +475,7 @@ class Registry:
     def pipeline_folder(self, version: Version) -> Path:
         """The diffusers pipeline of a version on this machine, or its autoencoder."""
         folder = self.model_folder(version) / "artifacts" / "pipeline"
-        if not (folder / _index(folder)).is_file():
+        if not (folder / index_of(folder)).is_file():
             raise RecipeError(f"{version.uri} holds no diffusers pipeline: name a version that darkroom registered")
         return folder
 
@@ -485,79 +485,6 @@ class Registry:
         from mlflow.pyfunc import load_model
 
         return load_model(str(folder))
-
-
-def _save_model(folder: Path, logged: Any, run_id: str, pipeline: Path) -> None:
-    """Write MLflow's part of a model: all of it but the pipeline's weights."""
-    from mlflow.models import Model
-    from mlflow.pyfunc import save_model
-
-    autoencoder = _index(pipeline) != PIPELINE_INDEX
-    served = _served_autoencoder() if autoencoder else _served_pipeline()
-    card = Model(
-        artifact_path=logged.artifact_location, run_id=run_id, model_uuid=logged.model_id, model_id=logged.model_id
-    )
-    with tempfile.TemporaryDirectory() as elsewhere, warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of mlflow against pandas
-        stand_in = Path(elsewhere) / "pipeline"
-        stand_in.mkdir()
-        shutil.copy(pipeline / _index(pipeline), stand_in)
-        save_model(
-            str(folder),
-            python_model=str(Path(__file__).with_name("served_autoencoder.py" if autoencoder else "served_model.py")),
-            artifacts={"pipeline": str(stand_in)},
-            mlflow_model=card,
-            signature=served.signature,
-            input_example=served.example,
-            pip_requirements=list(requirements()),
-        )
-    card.model_size_bytes = sum(path.stat().st_size for path in pipeline.rglob("*") if path.is_file())
-    card.save(str(folder / "MLmodel"))
-
-
-@dataclass(frozen=True)
-class Served:
-    """What MLflow tells of how a model is asked: its signature, and an example of a question."""
-
-    signature: Any
-    example: Any
-
-
-def _served_pipeline() -> Served:
-    import pandas
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, ParamSchema, Schema
-    from mlflow.types.schema import ParamSpec as Parameter
-
-    signature = ModelSignature(
-        inputs=Schema([ColSpec(DataType.string, "prompt")]),
-        outputs=Schema([ColSpec(DataType.string, "prompt"), ColSpec(DataType.string, "image")]),
-        params=ParamSchema(
-            [
-                Parameter("seed", DataType.long, 0),
-                Parameter("steps", DataType.long, 0),
-                Parameter("guidance", DataType.double, -1.0),
-            ]
-        ),
-    )
-    asked = pandas.DataFrame({"prompt": ["the digit seven"]})
-    return Served(signature, (asked, {"seed": 0, "steps": 0, "guidance": -1.0}))
-
-
-def _served_autoencoder() -> Served:
-    import pandas
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
-
-    picture = Schema([ColSpec(DataType.string, "image")])
-    return Served(ModelSignature(inputs=picture, outputs=picture), pandas.DataFrame({"image": [EXAMPLE_PICTURE]}))
-
-
-def _index(folder: Path) -> str:
-    """The file that says what lies in a folder: a pipeline's, or the configuration of an autoencoder alone."""
-    return (
-        PIPELINE_INDEX if (folder / PIPELINE_INDEX).is_file() or not (folder / MODEL_CONFIG).is_file() else MODEL_CONFIG
-    )
 
 
 def _create_database(path: Path, artifacts: Path) -> None:
@@ -589,4 +516,5 @@ def _version(found: Any) -> Version:
         dict(found.tags),
         found.description or "",
         tuple(found.aliases),
+        int(found.creation_timestamp or 0),
     )

@@ -11,6 +11,7 @@ from .artifacts import CheckedManifest, Manifest, Shards
 from .errors import ServiceUnavailable
 from .evaluation.evaluate import evaluation_digest
 from .preprocess.shards import read_index
+from .provenance import portable
 from .quality.check import summary
 from .recipe import Recipe
 from .registry import Dataset, Registry
@@ -63,7 +64,7 @@ def describe(
     return RunDescription(
         key=digest_of([checkpoint, evaluation]),
         name=f"{plan.name}-{checkpoint[:8]}",
-        params=flatten(plan.model_dump(mode="json", by_alias=True)),
+        params=portable(plan),
         tags={f"darkroom.{kind}": digest for kind, digest in digests.items()},
         dataset=Dataset(
             name=plan.name,
@@ -73,14 +74,6 @@ def describe(
             profile={"accepted": found["accepted"], "quarantined": found["quarantined"], **sides},
         ),
     )
-
-
-def flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables -> one table with dotted names."""
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 @dataclass
@@ -107,3 +100,16 @@ class Tracker:
         """Close the run as FAILED or KILLED; the same command opens it again."""
         with contextlib.suppress(ServiceUnavailable):
             self.registry.close_run(self.run.open(self.registry), status)
+
+
+class Untracked(Tracker):
+    """Tells MLflow nothing: of a training that it knows already."""
+
+    def __init__(self) -> None:
+        """Needs neither a registry nor a run."""
+
+    def follow(self, events: Path) -> None:
+        """Pass over what is new."""
+
+    def end(self, status: str) -> None:
+        """Leave the run as it is."""

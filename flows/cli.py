@@ -82,7 +82,9 @@ def parser() -> argparse.ArgumentParser:
         "--synthetic", action="store_true", help="measure on pictures of noise; nothing is collected or prepared"
     )
     for one in (run, check, estimate):
-        one.add_argument("recipe", metavar="RECIPE", help="a name in recipes/, a path to a .toml file, or an address")
+        more = "; or models:/NAME/3 (NAME@champion, NAME/3): that version again" if one is run else ""
+        help_ = f"a name in recipes/, a path to a .toml file, or an address{more}"
+        one.add_argument("recipe", metavar="RECIPE", help=help_)
         one.add_argument(
             "--set", metavar="FIELD=VALUE", action="append", default=[], help="override a field of the recipe"
         )
@@ -96,9 +98,10 @@ def parser() -> argparse.ArgumentParser:
     new.add_argument("--images", metavar="FOLDER", type=Path, required=True, help="the pictures")
     new.add_argument("--out", metavar="FILE", type=Path, help="the recipe's file (recipes/NAME.toml)")
 
-    from . import data, export
+    from . import data, export, models
 
     data.add_parsers(commands)
+    models.add_parsers(commands)
     export.add_parser(commands)
 
     run.add_argument("--data", metavar="VERSION", help="go back to a version of the data (see `darkroom data list`)")
@@ -115,6 +118,7 @@ def parser() -> argparse.ArgumentParser:
     promote = command("promote", _promote, "make a version the champion by hand")
     promote.add_argument("model", metavar="MODEL", help="the model's name")
     promote.add_argument("version", metavar="VERSION", help="the version's number, or 'challenger'")
+    promote.add_argument("--why", metavar="TEXT", default="", help="the reason, for the model's history")
 
     for name, function, help_ in (
         ("up", _up, "start the dashboards: Prefect, MLflow and the reports"),
@@ -130,9 +134,15 @@ def _run(options: argparse.Namespace) -> int:
     from darkroom.errors import DataGateRefused
     from darkroom.outcome import refused
     from darkroom.recipe import load
+    from darkroom.references import is_reference
     from darkroom.settings import Settings
-    from flows import servers
+    from flows import models, servers
 
+    if is_reference(options.recipe):
+        _quiet_prefect()
+        made = models.run_again(options)
+        print(json.dumps(made, ensure_ascii=False) if options.json else models.summary(made), flush=True)
+        return 0
     overrides = _overrides(options)
     plan = load(options.recipe, overrides)  # the cheapest mistakes first, before any server starts
     _preflight(plan)
@@ -340,10 +350,12 @@ def _generate(options: argparse.Namespace) -> int:
 
 def _promote(options: argparse.Namespace) -> int:
     from darkroom.promotion import promote
+    from darkroom.quality.releases import user
     from darkroom.settings import Settings
     from darkroom.tracking import open_registry
 
-    print(promote(open_registry(Settings(), options.model), options.model, options.version))
+    registry = open_registry(Settings(), options.model)
+    print(promote(registry, options.model, options.version, user(), options.why))
     return 0
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from prefect.artifacts import create_link_artifact
 from prefect.runtime import flow_run
 
+from darkroom import links as place
 from darkroom.artifacts import CheckedManifest, Checkpoint, Evaluation, Shards, Verdict
 from darkroom.quality.check import summary
 from darkroom.recipe import Recipe
 from darkroom.report import page
 from darkroom.store import marker
 
-from .register import model_link
 from .stage import open_store, stage
 
 
@@ -34,7 +34,7 @@ def report(
         links = [
             ("The review of the data", os.path.relpath(checked.path / found["review"], target.parent)),
             ("The rules of the data gate (Data Docs)", os.path.relpath(checked.path / found["docs"], target.parent)),
-            ("The model in MLflow", model_link(settings, plan.name)),
+            ("The model in MLflow", place.model(settings, plan.name)),
         ]
         if flow_run.ui_url:
             links.append(("This run in Prefect", flow_run.ui_url))

@@ -263,20 +263,26 @@ def checked_of(version: Version, store: Store) -> CheckedManifest:
 
     Also raised where pictures of it were erased on request: it cannot be made again without them.
     """
+    found = _had(CheckedManifest, version.checked, version, store)
+    if count := erased(version, store):
+        raise DarkroomError(
+            f"version {version.title} of {version.dataset!r} cannot be gone back to: {count:,} of its pictures "
+            "were erased on request; run the recipe without --data"
+        )
+    return found
+
+
+def erased(version: Version, store: Store) -> int:
+    """How many of a version's pictures were erased on request; 0 where the store lost its table."""
     import pandas as pd
 
     from darkroom.quality import removals
 
-    found = _had(CheckedManifest, version.checked, version, store)
-    erased = {one.id for one in removals.read(store) if one.erased}
-    if erased:
-        ids = pd.read_parquet(found.path / "checked.parquet", columns=["id"])["id"]
-        if count := int(ids.isin(erased).sum()):
-            raise DarkroomError(
-                f"version {version.title} of {version.dataset!r} cannot be gone back to: {count:,} of its pictures "
-                "were erased on request; run the recipe without --data"
-            )
-    return found
+    ids = {one.id for one in removals.read(store) if one.erased}
+    found = store.find(CheckedManifest, version.checked) if ids else None
+    if found is None:
+        return 0
+    return int(pd.read_parquet(found.path / "checked.parquet", columns=["id"])["id"].isin(ids).sum())
 
 
 def _had(kind: type[A], digest: str, version: Version, store: Store) -> A:

@@ -1,0 +1,193 @@
+"""The history of a model, kept on its versions in the registry and nowhere else.
+
+Two kinds of tags tell it, both JSON: ``darkroom.judged.<verdict>`` for every verdict on a version, with the interval of
+its gain over the champion of that time, and ``darkroom.promotion.<number>`` for every move of the champion's alias: who
+(a user, or "gate"), when, why, and away from which champion.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from ._registry import cut
+from .registry import Registry, Version
+
+if TYPE_CHECKING:
+    from .evaluation.gate import Judgement
+
+RUN = "darkroom.run"
+"""Tag of a version: the MLflow run of its last evaluation, which has its verdict, report and samples."""
+JUDGED, PROMOTION = "darkroom.judged.", "darkroom.promotion."
+GATE = "gate"
+WORDS = 2000  # of a reason at most; MLflow's tags have an end
+
+
+@dataclass(frozen=True)
+class Against:
+    """The champion that was compared with, or replaced."""
+
+    version: str
+    checkpoint: str
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A verdict on a version. Without a comparison (``against`` is None) there is no gain, and ``alpha`` is 0."""
+
+    when: str
+    decision: str
+    reasons: str
+    measure: str
+    alpha: float = 0.0
+    count: int = 0
+    """Pictures of each model that were compared."""
+    gain: float | None = None
+    low: float | None = None
+    high: float | None = None
+    wanted: float | None = None
+    """The smallest gain worth a change."""
+    against: Against | None = None
+
+    @classmethod
+    def of(cls, judgement: "Judgement", champion: Version | None) -> "Judged":
+        """What is remembered of a judgement; ``champion`` is what the version was compared with."""
+        found = cls(now(), judgement.decision, cut("; ".join(judgement.reasons), WORDS), judgement.measure)
+        if champion is None or not judgement.rules:
+            return found
+        first = judgement.rules[0]
+        return cls(
+            *(found.when, found.decision, found.reasons, found.measure, judgement.alpha, judgement.count),
+            *(first.gain, first.low, first.high, first.wanted),
+            Against(champion.version, champion.checkpoint),
+        )
+
+
+@dataclass(frozen=True)
+class Move:
+    """One move of the champion's alias to a version; moves of a model are numbered in their order."""
+
+    number: int
+    version: str
+    who: str
+    when: str
+    why: str
+    against: Against | None = None
+    verdict: str = ""
+    """The digest of the verdict that led to it; empty for a move by hand."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A version in the history."""
+
+    version: Version
+    measures: dict[str, float]
+    judged: tuple[Judged, ...]
+    moves: tuple[Move, ...]
+
+
+@dataclass(frozen=True)
+class History:
+    """All versions of a model, the newest first."""
+
+    model: str
+    entries: tuple[Entry, ...]
+
+    @property
+    def moves(self) -> list[Move]:
+        """Every move of the alias, in order."""
+        return sorted((move for entry in self.entries for move in entry.moves), key=lambda move: move.number)
+
+    @property
+    def comparisons(self) -> list[Judged]:
+        """Every verdict that a comparison with a champion led to."""
+        return [one for entry in self.entries for one in entry.judged if one.against is not None]
+
+    @property
+    def false_promotions(self) -> float:
+        """How many wrong promotions are to be expected at most, had no challenger been better: the sum of alpha."""
+        return sum(one.alpha for one in self.comparisons)
+
+
+def when(version: Version) -> str:
+    """When a version was registered, in UTC."""
+    return datetime.fromtimestamp(version.created / 1000, UTC).isoformat(timespec="seconds")
+
+
+def now() -> str:
+    """This moment, in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def judged_tag(verdict: str, judged: Judged) -> dict[str, str]:
+    """The tag that remembers a verdict; the same verdict has one tag."""
+    return {f"{JUDGED}{verdict[:12]}": json.dumps(asdict(judged), ensure_ascii=False)}
+
+
+def record_move(
+    registry: Registry, version: Version, *, who: str, why: str, champion: Version | None, verdict: str
+) -> None:
+    """Write on a version that the champion's alias moves to it, before it does.
+
+    A move that a kill left unfinished is not written twice: the same verdict leads to one move, and one by hand is
+    begun again under its number. ``champion``: which version the alias points to yet.
+    """
+    known = [move for one in registry.versions(version.model) for move in moves_of(one)]
+    last = max(known, key=lambda move: move.number, default=None)
+    if verdict and any(move.version == version.version and move.verdict == verdict for move in known):
+        return
+    standing = champion.version if champion else None
+    unfinished = last is not None and last.version == version.version != standing and not last.verdict and not verdict
+    number = 1 if last is None else last.number + (not unfinished)
+    against = Against(champion.version, champion.checkpoint) if champion and standing != version.version else None
+    move = asdict(Move(number, version.version, who, now(), cut(why, WORDS), against, verdict))
+    registry.annotate(version, tags={f"{PROMOTION}{number:04d}": json.dumps(move, ensure_ascii=False)})
+
+
+def moves_of(version: Version) -> list[Move]:
+    """The moves of the alias to a version, in order."""
+    return [Move(**found | {"against": _against(found)}) for found in _tags(version, PROMOTION)]
+
+
+def judged_of(version: Version) -> list[Judged]:
+    """The verdicts on a version, the oldest first."""
+    found = [Judged(**one | {"against": _against(one)}) for one in _tags(version, JUDGED)]
+    return sorted(found, key=lambda one: one.when)
+
+
+def read(registry: Registry, model: str) -> History:
+    """The history of a model. Raises :class:`RecipeError` for one that is not registered."""
+    known = registry.versions(model)
+    if not known:
+        registry.resolve(f"{model}/0")  # says what there is instead
+    return History(model, tuple(_entry(registry, version) for version in known))
+
+
+def _entry(registry: Registry, version: Version) -> Entry:
+    return Entry(version, measures_of(registry, version), tuple(judged_of(version)), tuple(moves_of(version)))
+
+
+def measures_of(registry: Registry, version: Version) -> dict[str, float]:
+    """The measures of a version's last evaluation, without the curves of its training."""
+    run_id = version.tags.get(RUN) or version.run_id
+    metrics: dict[str, float] = registry.run(run_id)["data"]["metrics"] if run_id else {}
+    return {name: value for name, value in sorted(metrics.items()) if "/" not in name}
+
+
+def _tags(version: Version, prefix: str) -> Sequence[dict[str, Any]]:
+    """The tags of a kind, in order of their names; what people wrote there themselves is passed over."""
+    found = []
+    for key in sorted(key for key in version.tags if key.startswith(prefix)):
+        try:
+            content = json.loads(version.tags[key])
+        except ValueError:
+            continue
+        if isinstance(content, dict):
+            found.append(content)
+    return found
+
+
+def _against(found: dict[str, Any]) -> Against | None:
+    return Against(**found["against"]) if found.get("against") else None
