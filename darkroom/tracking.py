@@ -102,11 +102,8 @@ class Tracker:
             self.registry.close_run(self.run.open(self.registry), status)
 
 
-class Untracked(Tracker):
+class Untracked:
     """Tells MLflow nothing: of a training that it knows already."""
-
-    def __init__(self) -> None:
-        """Needs neither a registry nor a run."""
 
     def follow(self, events: Path) -> None:
         """Pass over what is new."""

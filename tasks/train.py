@@ -17,7 +17,7 @@ from darkroom.errors import DarkroomError, Interrupted
 from darkroom.recipe import Recipe
 from darkroom.report.charts import loss_curve
 from darkroom.settings import Settings
-from darkroom.tracking import Tracker
+from darkroom.tracking import Tracker, Untracked
 from darkroom.training import supervise
 from darkroom.training.events import FILE
 
@@ -28,7 +28,7 @@ CANCELLED = "the run was cancelled in Prefect; training was saved, and the same 
 
 
 @stage("train")
-def train(shards: Shards, plan: Recipe, tracker: Tracker, fresh: bool = False) -> Checkpoint:
+def train(shards: Shards, plan: Recipe, tracker: Tracker | Untracked, fresh: bool = False) -> Checkpoint:
     """The checkpoint of this plan; an MLflow that is away does not stop it, register fills the gap."""
     settings, store = open_store()
     progress = Progress("train-progress", "training steps")
