@@ -172,9 +172,9 @@ def toml(table: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
         if value is not None and not isinstance(value, Mapping):
             yield f"{_key(key)} = {_value(value)}"
     for key, value in table.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping):
             name = f"{prefix}{_key(key)}"
-            if any(not isinstance(one, Mapping) for one in value.values()):
+            if not value or any(one is not None and not isinstance(one, Mapping) for one in value.values()):
                 yield ""
                 yield f"[{name}]"
             yield from toml(value, f"{name}.")

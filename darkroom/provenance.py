@@ -30,6 +30,7 @@ from .versions.log import dataset_of, versions
 from .weights.locate import BUILTIN
 
 RECIPE, FILE = "recipe.json", "provenance.json"
+ROOT = Path(__file__).resolve().parents[1]
 
 # Fields that may name a place on this machine.
 WEIGHTS = (
@@ -188,13 +189,13 @@ def environment() -> dict[str, Any]:
     return {"python": platform.python_version(), "system": system, "packages": {"darkroom": __version__, **found}}
 
 
-def code() -> dict[str, Any]:
+def code(root: Path = ROOT) -> dict[str, Any]:
     """The version of this code: of the package, of each stage and, in a checkout, its commit and whether it was dirty.
 
-    ``commit`` and ``dirty`` are None where the code is no checkout, or git is not here.
+    ``root`` is the folder that the package lies in; ``commit`` and ``dirty`` are None where that is no checkout of it,
+    or git is not here.
     """
     stages = {kind: stage.version for kind, stage in sorted(STAGES.items())}
-    root = Path(__file__).resolve().parents[1]
     top = _git(root, "rev-parse", "--show-toplevel")
     commit = dirty = None
     if top is not None and Path(top).resolve() == root and _git(root, "ls-files", "darkroom/provenance.py"):

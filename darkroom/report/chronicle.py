@@ -90,12 +90,13 @@ def chances(found: History) -> list[str]:
 
 
 def gains(found: History) -> dict[str, Any] | None:
-    """The intervals of the gains, each on one scale that holds them all; the oldest first."""
+    """The intervals of the gains in the measure that decided last, on one scale that holds them all, oldest first."""
     told = [(entry, one) for entry in reversed(found.entries) for one in entry.judged if one.against is not None]
-    told = sorted(told, key=lambda pair: pair[1].when)[-SHOWN:]
-    rows = [(entry, one, _numbers(one)) for entry, one in told]
-    if not rows:
+    told = sorted(told, key=lambda pair: pair[1].when)
+    if not told:
         return None
+    measure = told[-1][1].measure
+    rows = [(entry, one, _numbers(one)) for entry, one in told if one.measure == measure][-SHOWN:]
     every = [value for _, _, values in rows for value in values] + [0.0]
     low, high = min(every), max(every)
     pad = 0.05 * (high - low or 1.0)
@@ -104,7 +105,8 @@ def gains(found: History) -> dict[str, Any] | None:
         return round(WIDTH * (value - low + pad) / (high - low + 2 * pad), 1)
 
     return {
-        "measure": rows[-1][1].measure,
+        "measure": measure,
+        "others": sum(one.measure != measure for _, one in told),
         "rows": [
             {
                 "version": entry.version.version,
@@ -115,9 +117,7 @@ def gains(found: History) -> dict[str, Any] | None:
                 "low": x(values[0]),
                 "high": x(values[2]),
                 "wanted": None if one.wanted is None else x(one.wanted),
-                "words": f"{values[1]:+.3g}, between {values[0]:+.3g} and {values[2]:+.3g}",
-                "measure": one.measure,
-                "when": one.when,
+                "words": f"{values[1]:+.2g} ({values[0]:+.2g} to {values[2]:+.2g})",
             }
             for entry, one, values in rows
         ],
