@@ -21,6 +21,7 @@ RUN = "darkroom.run"
 """Tag of a version: the MLflow run of its last evaluation, which has its verdict, report and samples."""
 JUDGED, PROMOTION = "darkroom.judged.", "darkroom.promotion."
 GATE = "gate"
+CURVES = ("train/", "validation/")  # metrics of a run that are no measures of the finished model
 WORDS = 2000  # of a reason at most; MLflow's tags have an end
 
 
@@ -173,7 +174,7 @@ def measures_of(registry: Registry, version: Version) -> dict[str, float]:
     """The measures of a version's last evaluation, without the curves of its training."""
     run_id = version.tags.get(RUN) or version.run_id
     metrics: dict[str, float] = registry.run(run_id)["data"]["metrics"] if run_id else {}
-    return {name: value for name, value in sorted(metrics.items()) if "/" not in name}
+    return {name: value for name, value in sorted(metrics.items()) if not name.startswith(CURVES)}
 
 
 def _tags(version: Version, prefix: str) -> Sequence[dict[str, Any]]:

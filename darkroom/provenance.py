@@ -27,7 +27,7 @@ from .stages import STAGES
 from .store import Store, marker, write_json
 from .training.parts import parts
 from .versions.log import dataset_of, versions
-from .weights.locate import BUILTIN
+from .weights.locate import BUILTIN, locate
 
 RECIPE, FILE = "recipe.json", "provenance.json"
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,6 +42,7 @@ WEIGHTS = (
     "train.autoencoder.perceptual",
     "evaluate.features",
     "evaluate.clip",
+    "evaluate.safety",
 )
 PLACES = (*WEIGHTS, "collect.path", "check.captioner", "check.safety")
 # What a checkpoint's folder holds of the model itself; its card names what it was made of and may be worded anew.
@@ -110,7 +111,7 @@ def _data(plan: Recipe, checked: CheckedManifest, store: Store) -> dict[str, Any
 
 def named(plan: Recipe) -> dict[str, tuple[str, str]]:
     """(name in the recipe, sha256) of all weights that a plan names, by the dotted names of its fields."""
-    found = {}
+    found = {"evaluate.safety": _located(plan.evaluate.safety)} if plan.evaluate.safety else {}
     for name, weights in parts(plan).items():
         field = "train.autoencoder.perceptual" if name == "perceptual" else f"model.{name}"
         found[field] = (weights.name, weights.sha256)
@@ -118,6 +119,10 @@ def named(plan: Recipe) -> dict[str, tuple[str, str]]:
         text = getattr(plan.evaluate, name)
         found[f"evaluate.{name}"] = (text, identity(text, None)[1])
     return found
+
+
+def _located(text: str) -> tuple[str, str]:
+    return text, locate(text).sha256
 
 
 # Without this machine
@@ -133,6 +138,9 @@ def portable(plan: Recipe, given: bool = False) -> dict[str, Any]:
             inner = inner.get(section) or {}
         if isinstance(inner.get(field), str):
             inner[field] = portable_name(inner[field])
+    for other in table.get("evaluate", {}).get("also", {}).values():
+        if other.get("path") is not None:
+            other["path"] = portable_name(other["path"])
     return table
 
 

@@ -52,13 +52,17 @@ class Foreign:
         return None
 
     def run(self, run_id: str) -> dict[str, Any]:
-        return {"info": {"experiment_id": "3"}, "data": {"metrics": {"loss": 0.5, "train/loss": 1.0}}, "inputs": None}
+        return {
+            "info": {"experiment_id": "3"},
+            "data": {"metrics": {"loss": 0.5, "other/loss": 0.7, "train/loss": 1.0}},
+            "inputs": None,
+        }
 
 
 def test_a_version_that_somebody_else_registered_is_explained_as_far_as_it_goes(tmp_path: Path) -> None:
     found = explain(Foreign(), "theirs", Settings(home=tmp_path, mlflow_uri="https://user:word@mlflow.example.org/a"))
     assert found["missing"] == ["recipe.json", "provenance.json", "the verdict"]
-    assert found["measures"] == {"loss": 0.5}
+    assert found["measures"] == {"loss": 0.5, "other/loss": 0.7}
     assert found["links"]["version"] == "https://mlflow.example.org/a/#/models/theirs/versions/7"
     assert found["links"]["run"] == "https://mlflow.example.org/a/#/experiments/3/runs/run"
     text = "\n".join(lines(found))

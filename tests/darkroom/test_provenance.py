@@ -17,7 +17,11 @@ TABLE = {
     "collect": {"source": "folder", "path": "/home/somebody/photos"},
     "model": {"vae": "builtin:digits-vae", "text_encoder": "builtin:digits-text-encoder"},
     "train": {"steps": 1, "prompts": ["/imagine a seven", "see https://user:word@host/x?y"]},
-    "evaluate": {"features": "builtin:clip-digits", "clip": "builtin:clip-digits"},
+    "evaluate": {
+        "features": "builtin:clip-digits",
+        "clip": "builtin:clip-digits",
+        "also": {"other": {"source": "folder", "path": "/home/somebody/others"}},
+    },
 }
 
 
@@ -67,6 +71,7 @@ def test_a_portable_recipe_loses_places_alone() -> None:
     plan = parse(TABLE, "x")
     table = provenance.portable(plan)
     assert table["collect"]["path"] == "photos"
+    assert table["evaluate"]["also"]["other"]["path"] == "others"
     assert table["train"]["prompts"] == TABLE["train"]["prompts"], "what is asked for is no place"
     again = parse(provenance.portable(plan, given=True), "x")
     assert provenance.portable(again) == table

@@ -196,9 +196,9 @@ def workshop(tmp_path: Path, prefect_url: str) -> Iterator[Workshop]:
     assert not left
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, prefect_url: str) -> tuple[Workshop, dict[str, Any]]:
-    """A workshop whose recipe ran once, and that run's outcome."""
+    """A workshop whose recipe ran once, and that run's outcome; tests may add versions, and leave 1 the champion."""
     made = make(tmp_path_factory.mktemp("finished") / "workshop", prefect_url)
     start = time.monotonic()
     outcome = made.run()

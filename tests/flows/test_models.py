@@ -1,7 +1,6 @@
 """A registered version explained, made again and shown, from what MLflow has of it."""
 
 import json
-import os
 import shutil
 import subprocess
 from dataclasses import replace
@@ -17,6 +16,15 @@ from darkroom.store import file_digest
 from darkroom.tracking import open_registry
 
 SECRET = "planted-9f2c71"
+
+
+@pytest.fixture(scope="module")
+def second(finished) -> dict[str, Any]:
+    """The outcome of a run that added a worse version, with secrets in its environment."""
+    workshop, _ = finished
+    hardly = ("--set", "train.steps=1", "--set", "train.learning_rate=2e-6")
+    found: dict[str, Any] = workshop.run(*hardly, AWS_SECRET_ACCESS_KEY=SECRET, HF_TOKEN=SECRET)
+    return found
 
 
 def registry_of(workshop) -> Registry:
@@ -46,15 +54,17 @@ def test_a_version_is_explained_where_there_is_no_store(finished, tmp_path: Path
     found = last_json(elsewhere.command("explain", "tiny", "--json"))
     assert found["missing"] == []
     assert found["model"]["uri"] == outcome["model"]["uri"]
-    assert found["digests"] == outcome["digests"]
+    for kind in ("manifest", "checked", "shards", "checkpoint"):
+        assert found["digests"][kind] == outcome["digests"][kind]
     data = found["data"]
     assert (data["checked"], data["manifest"]) == (outcome["digests"]["checked"], outcome["digests"]["manifest"])
     assert (data["version"], data["rows"], data["train"]) == (1, 150, outcome["data"]["train"])
     assert found["recipe"]["train"]["steps"] == 24
     assert found["recipe"]["train"]["batch"] == 16
     assert found["recipe"]["collect"]["path"] == "photos"
-    assert found["measures"] == pytest.approx(outcome["metrics"])
-    assert found["verdict"]["decision"] == outcome["verdict"]["decision"]
+    assert found["measures"].keys() >= outcome["metrics"].keys()
+    assert found["measures"]["fd_clip_digits"] == pytest.approx(outcome["metrics"]["fd_clip_digits"])
+    assert found["verdict"]["decision"] == "PASS"
     assert found["environment"]["packages"].keys() >= {"torch", "diffusers", "transformers", "numpy", "darkroom"}
     assert found["device"]["training"]["device"] == "cpu"
     assert found["code"]["darkroom"]
@@ -68,29 +78,23 @@ def test_a_version_is_explained_where_there_is_no_store(finished, tmp_path: Path
         assert words in text.stdout
     unknown = elsewhere.command("explain", "tiny/9")
     assert unknown.returncode == 2
-    assert "it has tiny/1 = tiny@champion" in unknown.stderr
+    assert "tiny/1 = tiny@champion" in unknown.stderr
 
 
-def test_neither_places_nor_secrets_are_recorded(finished, monkeypatch: pytest.MonkeyPatch) -> None:
-    workshop, outcome = finished
-    again = workshop.run("--set", "evaluate.denoising_timesteps=3", AWS_SECRET_ACCESS_KEY=SECRET, HF_TOKEN=SECRET)
-    assert "register" not in again["reused"]
+def test_neither_places_nor_secrets_are_recorded(finished, second) -> None:
+    workshop, _ = finished
     registry = registry_of(workshop)
-    version = registry.resolve("tiny/1")
-    seen = json.dumps(version.tags)
-    for run_id in {version.run_id, version.tags[history.RUN]}:
-        run = registry.run(run_id)
-        seen += json.dumps([run["data"], run["inputs"]])
+    for number in ("1", second["model"]["version"]):
+        version = registry.resolve(f"tiny/{number}")
+        run = registry.run(version.run_id)
+        seen = json.dumps([version.tags, run["data"], run["inputs"]])
         for name in ("recipe.json", "provenance.json", "verdict.json"):
-            content = registry.artifact(run_id, name)
+            content = registry.artifact(version.run_id, name)
             assert content, name
             seen += content.decode()
-    assert len({version.run_id, version.tags[history.RUN]}) == 2, "the second evaluation has a run of its own"
-    assert str(workshop.folder) not in seen
-    assert SECRET not in seen
-    files = [
-        path for path in (workshop.home / "artifacts").rglob("*") if path.is_file() and path.suffix != ".safetensors"
-    ]
+        assert str(workshop.folder) not in seen
+        assert SECRET not in seen
+    files = [path for path in (workshop.home / "artifacts").rglob("*") if path.is_file()]
     assert files
     assert not [path for path in files if SECRET.encode() in path.read_bytes()]
 
@@ -160,29 +164,26 @@ def test_what_cannot_be_made_again_is_said_in_one_sentence(finished, tmp_path: P
     ]
 
 
-def test_the_history_tells_who_promoted_what(finished) -> None:
+def test_the_history_tells_who_promoted_what(finished, second) -> None:
     workshop, outcome = finished
-    page = Path(outcome["paths"]["report"])
-    other = workshop.run("--set", "train.steps=1", "--set", "train.learning_rate=1e-6")
-    second = other["model"]["version"]
-    assert second != "1"
-    assert workshop.command("promote", "tiny", second, "--why", "to see <b>it</b>").returncode == 0
+    number = second["model"]["version"]
+    assert workshop.command("promote", "tiny", number, "--why", "to see <b>it</b>").returncode == 0
     assert workshop.command("promote", "tiny", "1").returncode == 0
     found = history.read(registry_of(workshop), "tiny")
     told = [(move.version, move.who == history.GATE, move.against and move.against.version) for move in found.moves]
-    assert told == [("1", True, None), (second, False, "1"), ("1", False, second)]
+    assert told == [("1", True, None), (number, False, "1"), ("1", False, number)]
     assert found.moves[1].against == history.Against("1", outcome["digests"]["checkpoint"])
-    assert [one.against.version for one in found.comparisons] == ["1"]
-    assert found.false_promotions == pytest.approx(0.05)
+    assert [one.against.version for one in found.comparisons] == ["1"] * (len(found.entries) - 1)
+    (judged,) = next(entry for entry in found.entries if entry.version.version == number).judged
+    rule = second["verdict"]["rules"][0]
+    assert (judged.gain, judged.low, judged.high) == (rule["gain"], rule["low"], rule["high"])
 
-    content = page.read_bytes()
-    shown = last_json(workshop.command("report", "tiny/1", "--json"))
-    assert Path(shown["history"]).is_file()
+    shown = last_json(workshop.command("report", "tiny", "--json"))
     text = Path(shown["history"]).read_text("utf-8")
     assert "to see &lt;b&gt;it&lt;/b&gt;" in text
-    assert "1 × 0.05 = 0.05 wrong promotions" in text
-    now = Path(shown["report"])
-    os.unlink(now)
-    assert last_json(workshop.command("report", "tiny", "--json"))["report"] == str(now)
-    assert b"tiny" in now.read_bytes()
-    assert page.read_bytes() == content, "the page of an earlier run stays"
+    assert "× 0.05 = " in text
+    page = Path(shown["report"])
+    content = page.read_bytes()
+    page.unlink()
+    assert last_json(workshop.command("report", "tiny/1", "--json"))["report"] == str(page)
+    assert page.read_bytes() == content
