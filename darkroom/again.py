@@ -52,9 +52,24 @@ def recall(registry: Registry, reference: str, store: Store) -> Again:
 
 
 def _plan(recipe: dict[str, Any], provenance: dict[str, Any], uri: str) -> Recipe:
-    """The recipe as it was given, as some defaults follow from what was; in full where defaults have changed since."""
-    given = parse(provenance["given"], f"the recipe of {uri}")
-    return given if portable(given) == recipe else parse(recipe, f"the recipe of {uri}")
+    """The recipe as it was given, as some defaults follow from what was; and as it was where defaults have changed."""
+    where = f"the recipe of {uri}"
+    given = provenance["given"]
+    return parse(_kept(given, recipe, portable(parse(given, where))), where)
+
+
+def _kept(given: dict[str, Any], then: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """What was given, and every other field of which today's recipe makes something else than that one did."""
+    table = dict(given)
+    for key, value in then.items():
+        today = now.get(key)
+        if isinstance(value, dict) and isinstance(today, dict):
+            inner = _kept(given.get(key) or {}, value, today)
+            if inner or key in given:
+                table[key] = inner
+        elif value != today:
+            table[key] = value
+    return table
 
 
 def _with_places(plan: Recipe, provenance: dict[str, Any], version: Version, store: Store) -> Recipe:

@@ -235,6 +235,10 @@ def test_one_checkpoint_is_one_version(again: Any, model: str, pipeline: Path) -
     artifacts = Path(run["info"]["artifact_uri"].removeprefix("file://"))
     assert (artifacts / "evaluation" / "weights.safetensors").is_file()
     assert (artifacts / "pages" / "index.json").read_text() == "{}"
+    assert registry.artifact(version.run_id, "pages/index.json") == b"{}"
+    assert registry.artifact(version.run_id, "pages/other.json") is None
+    assert registry.artifact(version.run_id, "index.json") is None
+    assert abs(version.created / 1000 - time.time()) < 3600
 
 
 @pytest.mark.parametrize(

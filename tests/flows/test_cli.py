@@ -21,7 +21,9 @@ def test_help_imports_nothing_heavy() -> None:
     assert "exit status" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["run", "check", "generate", "promote", "up", "down", "status", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["run", "check", "generate", "explain", "report", "promote", "up", "down", "status", "doctor"]
+)
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         parser().parse_args([command, "--help"])
