@@ -127,11 +127,8 @@ def compared(again: Again, checkpoint: Checkpoint) -> Reproduction:
     # Weights first: what differs in them matters most.
     for name in sorted({*registered, *now}, key=lambda name: (not name.endswith(".safetensors"), name)):
         if name not in now or name not in registered or file_digest(now[name]) != registered[name]:
-            trained = record["device"]["training"].get("device")
-            return Reproduction(
-                False,
-                name,
-                f"{name} has not the bytes that {version.uri} was registered with; it was trained on {trained}, "
-                f"{record['device']['processor']}",
-            )
+            trained = record["device"]["training"]
+            where = f"{trained.get('device')}, {trained.get('processes', 1)} processes, {record['device']['processor']}"
+            words = f"{name} has not the bytes that {version.uri} was registered with; it was trained on {where}"
+            return Reproduction(False, name, words)
     return Reproduction(True, None, f"all {len(registered)} files of the model have the bytes of {version.uri}")

@@ -129,8 +129,9 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
         ]
         yield _row("", ", ".join(shown))
     if device := found["device"]:
-        where = device["training"].get("device", "?")
-        yield _row("device", f"{where}, {device['threads']} threads, {device['processor']}")
+        trained = device["training"]
+        where = f"{trained.get('device', '?')}, {_many(trained.get('processes', 1), 'process', 'es')}"
+        yield _row("device", f"{where} of {_many(device['threads'], 'thread')}, {device['processor']}")
     for place, (name, value) in enumerate(found["measures"].items()):
         yield _row("" if place else "measures", f"{name:<30} {value:.5g}")
     for place, (name, address) in enumerate(found["links"].items()):
@@ -160,6 +161,10 @@ def _verdict(found: Mapping[str, Any]) -> Iterator[str]:
     for move in found["promotions"]:
         instead = f" instead of version {move['against']['version']}" if move["against"] else ""
         yield _row("promoted", f"{move['when']} by {move['who']}{instead}: {move['why']}")
+
+
+def _many(count: int, what: str, ending: str = "s") -> str:
+    return f"{count:,} {what}{'' if count == 1 else ending}"
 
 
 def _row(name: str, text: str) -> str:
