@@ -42,8 +42,18 @@ def save_pipeline(pipeline: Any, folder: Path, card: str) -> None:
     from .families import family_of
 
     family_of(pipeline).settle(pipeline)
+    for part in (pipeline, *pipeline.components.values()):
+        forget_place(part)
     pipeline.save_pretrained(folder, safe_serialization=True)
     (folder / "README.md").write_text(card, "utf-8")
+
+
+def forget_place(part: Any) -> None:
+    """Take out of a configuration from which folder it was read: that of this machine is no one else's business."""
+    from diffusers import ConfigMixin
+
+    if isinstance(part, ConfigMixin) and part.config.get("_name_or_path"):
+        part.register_to_config(_name_or_path="")
 
 
 def publish(pipeline: Path, folder: Path, card: str, sampler: Sampler, threads: int) -> None:

@@ -1,5 +1,7 @@
 """The model card that lies beside the weights."""
 
+from pathlib import Path
+
 from darkroom.diffusion.families import Family
 
 from .job import BASE, Job
@@ -26,7 +28,7 @@ def model_card(job: Job, family: Family, kind: str, pictures: int, size: int, la
     call = family.call(
         label or next(iter(job.train.prompts), "a prompt"), size, job.sampler.steps, job.sampler.guidance
     )
-    parts = [f"`{getattr(job.model, name)}`" for name in job.parts if name != BASE]
+    parts = [f"`{_shown(getattr(job.model, name))}`" for name in job.parts if name != BASE]
     frozen = f" Parts that were taken as they are: {', '.join(parts)}." if parts else ""
     return f"""---
 library_name: diffusers
@@ -49,11 +51,16 @@ Made by darkroom; seed {job.seed}, data `{job.digests["shards"][:12]}`.
 """
 
 
+def _shown(name: str) -> str:
+    """A name as others may read it: of a folder on this machine the last part."""
+    return Path(name).name if Path(name).is_absolute() else name
+
+
 def _trained(job: Job, family: Family) -> str:
     """What was trained, and from where."""
     if BASE not in job.parts:
         return f"{family.describe()[:1].upper() + family.describe()[1:]} was trained from scratch"
-    base, token = f"`{job.model.base}`", job.train.inversion.token
+    base, token = f"`{_shown(str(job.model.base))}`", job.train.inversion.token
     said = {
         "lora": f"Adapters of {base} (rank {job.train.lora.rank}, fused in here, alone in `lora/`) were trained",
         "textual-inversion": f"To {base} the word `{token}` was taught (alone in `learned_embeds.safetensors`)",

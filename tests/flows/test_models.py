@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import darkroom
 from darkroom import history
 from darkroom.registry import Registry
 from darkroom.settings import Settings
@@ -97,6 +98,10 @@ def test_neither_places_nor_secrets_are_recorded(finished, second) -> None:
     files = [path for path in (workshop.home / "artifacts").rglob("*") if path.is_file()]
     assert files
     assert not [path for path in files if SECRET.encode() in path.read_bytes()]
+    pipelines = [path for path in files if "pipeline" in path.parts and path.suffix in (".json", ".md")]
+    assert len(pipelines) > 8
+    places = (str(workshop.folder), str(Path(darkroom.__file__).parent))
+    assert not [path for path in pipelines if any(place in path.read_text("utf-8") for place in places)]
 
 
 def test_a_version_made_again_is_the_same_and_changes_nothing(finished) -> None:

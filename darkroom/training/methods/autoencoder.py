@@ -15,7 +15,7 @@ from torch.nn import functional
 from darkroom.artifacts import Shards
 from darkroom.diffusion import adversarial
 from darkroom.diffusion.ema import Ema
-from darkroom.diffusion.pipeline import load_vae
+from darkroom.diffusion.pipeline import forget_place, load_vae
 from darkroom.evaluation.reconstruction import pairs, rebuild, to_network
 from darkroom.preprocess.shards import load_parts, read_index
 from darkroom.randomness import generator, seed_of
@@ -153,6 +153,7 @@ class Autoencoder(Method):
         finished = copy.deepcopy(self.vae).eval().to(memory_format=torch.contiguous_format)
         deviation = self.latent_deviation(finished)
         finished.register_to_config(scaling_factor=round(1 / deviation, 6))
+        forget_place(finished)
         finished.save_pretrained(folder, safe_serialization=True)
         (folder / "README.md").write_text(self._card(deviation), "utf-8")
 
