@@ -66,8 +66,9 @@ class Held:
 
     @functools.cached_property
     def reach(self) -> np.ndarray:
-        """[M] the distance of each to its fifth nearest other."""
-        return radii(self.features, NEIGHBOURS)
+        """[M] the distance of each to its fifth nearest other; NaN where there are too few."""
+        few = len(self.features) <= NEIGHBOURS
+        return np.full(len(self.features), np.nan) if few else radii(self.features, NEIGHBOURS)
 
     @functools.cached_property
     def alike(self) -> float:
@@ -75,8 +76,9 @@ class Held:
         return off_diagonal_mean(cubic(self.features, self.features))
 
     def inside(self, features: np.ndarray) -> np.ndarray:
-        """bool [N, M]: whether a picture lies in the neighbourhood of a held-out one."""
-        return np.asarray(cdist(features, self.features) <= self.reach[None])
+        """float [N, M]: 1 where a picture lies in the neighbourhood of a held-out one, 0 elsewhere; NaN: unknown."""
+        away = cdist(features, self.features) - self.reach[None]
+        return np.where(np.isnan(away), np.nan, away <= 0)
 
 
 @dataclass(frozen=True)
@@ -163,12 +165,12 @@ def _kernel(drawn: Drawn, held: Held, _: int) -> Measured:
 
 
 def _precision(drawn: Drawn, held: Held, _: int) -> Measured:
-    inside = np.asarray(held.inside(drawn.features).any(axis=1), np.float64)
+    inside = held.inside(drawn.features).max(axis=1)
     return float(inside.mean()), inside
 
 
 def _density(drawn: Drawn, held: Held, _: int) -> Measured:
-    inside = np.asarray(held.inside(drawn.features).sum(axis=1), np.float64) / NEIGHBOURS
+    inside = held.inside(drawn.features).sum(axis=1) / NEIGHBOURS
     return float(inside.mean()), inside
 
 
@@ -178,7 +180,7 @@ def _coverage(drawn: Drawn, held: Held, block: int) -> Measured:
     for start in range(0, len(drawn.features) - block + 1, block):
         inside = held.inside(drawn.features[start : start + block])
         found = inside.sum(axis=0)
-        values.append(float((found > 0).mean()))
+        values.append(float(np.minimum(found, 1).mean()))
         parts.append((block - 1) * inside[:, found == 1].sum(axis=1) / inside.shape[1])
     return float(np.mean(values)), np.concatenate(parts)
 

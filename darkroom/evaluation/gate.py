@@ -19,10 +19,12 @@ from typing import Any, Literal
 
 from scipy.stats import norm
 
+from darkroom.errors import RecipeError
 from darkroom.recipe import Gate
 
 from .contrasts import MEASURES, Contrast, Drawn, Held, contrast, worth
 from .sequential import bounds, ladder, needed, planned
+from .sets import NEIGHBOURS
 
 Decision = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 State = Literal["held", "broken", "open"]
@@ -102,7 +104,8 @@ def judge(new: Draw, old: Draw, held: Held, gate: Gate, names: Mapping[str, str]
     """Compare the challenger (``new``) with the champion (``old``) until there is a verdict.
 
     ``names`` say how the measures are called with their extractors. ``most``: no more pictures than these exist, and
-    all are looked at once (autoencoders rebuild the held-out pictures and draw no others).
+    all are looked at once (autoencoders rebuild the held-out pictures and draw no others). Raises
+    :class:`RecipeError` for a primary measure that these pictures do not have.
     """
     counts = [most] if most else ladder(gate.first, gate.count)
     drawn = [draw(0, counts[0]) for draw in (new, old)]
@@ -116,7 +119,10 @@ def judge(new: Draw, old: Draw, held: Held, gate: Gate, names: Mapping[str, str]
         else:
             notes.append(f"{names[name]} guards nothing here: it cannot be taken of these pictures")
     if not math.isfinite(contrasts[gate.measure].gain):
-        raise ValueError(f"{names[gate.measure]} cannot be taken of these pictures")
+        raise RecipeError(
+            f"gate.measure = {gate.measure!r}: {names[gate.measure]} cannot be taken of these pictures (a fit to "
+            f"prompts needs prompts, and neighbours need more than {NEIGHBOURS} held-out pictures): name another measure"
+        )
 
     # The plan, from the spread of the first look alone and never from its gain.
     sizes = {name: worth(name, MEASURES[name], drawn[1], held, counts[0]) for name in which}
@@ -151,7 +157,7 @@ def judge(new: Draw, old: Draw, held: Held, gate: Gate, names: Mapping[str, str]
     )
     reasons = [rule.words for rule in rules if rule.state != "held" or decision == "PASS"]
     if decision == "INCONCLUSIVE":
-        reasons += _what_would_help(rules, contrasts, steady, gate, count, budget, reaches[1][-1])
+        reasons += _what_would_help(rules, contrasts, steady, gate, count, most or budget, most is None, reaches[1][-1])
     return Judgement(
         decision,
         tuple(reasons),
@@ -231,6 +237,7 @@ def _what_would_help(
     gate: Gate,
     count: int,
     budget: int,
+    more: bool,
     reach: float,
 ) -> list[str]:
     """What a person can do about an open verdict."""
@@ -240,7 +247,9 @@ def _what_would_help(
             needed(contrasts[one.name].error * math.sqrt(count), abs(one.wanted), gate.power, reach)
             for one in open_rules
         )
-        if asked > budget:
+        if asked > budget and not more:
+            found.append(f"about {math.ceil(asked):,} held-out pictures would tell, and there are {budget:,}")
+        elif asked > budget:
             found.append(
                 f"about {math.ceil(asked):,} pictures of each would tell, and gate.count allows {budget:,}: raise "
                 "it, or wait for a model that differs more"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
+from darkroom.errors import RecipeError
 from darkroom.evaluation.contrasts import MEASURES, Drawn, Held
 from darkroom.evaluation.gate import Draw, Judgement, judge
 from darkroom.recipe import Gate
@@ -103,6 +104,15 @@ def test_a_measure_that_cannot_be_taken_guards_nothing_and_is_named() -> None:
     assert found.decision == "PASS"
     assert [rule.name for rule in found.rules] == ["frechet", "coverage"]
     assert found.notes == ("clip_score_x guards nothing here: it cannot be taken of these pictures",)
+
+
+def test_a_primary_measure_that_cannot_be_taken_is_refused() -> None:
+    few = Held(np.random.default_rng(3).normal(size=(5, DIMENSIONS)))
+    gate = Gate(first=64, count=128, measure="coverage", guards={"precision": 0.1})
+    with pytest.raises(RecipeError, match=r"gate\.measure = 'coverage': coverage_x cannot be taken"):
+        judge(model(1.0), model(1.2), few, gate, NAMES)
+    found = judge(model(1.0), model(1.2), few, Gate(first=64, count=128, guards={"precision": 0.1}), NAMES)
+    assert found.notes == ("precision_x guards nothing here: it cannot be taken of these pictures",)
 
 
 def test_a_gain_that_is_due_to_few_held_out_pictures_is_no_pass() -> None:
