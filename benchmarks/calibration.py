@@ -9,7 +9,7 @@ Every comparison is the real one: pictures drawn by the pipeline, clean-fid's re
   champion's. Both draw from one distribution, yet different pictures. rho runs from 0 to 0.99. A PASS is false.
 - Seeds: two trainings that differ in their seed alone, each taken as challenger half of the time, at random. Neither
   way of training is better, so a PASS may come as often as one happens to be better; it is shown, not bounded.
-- Known difference: the challenger draws with the recipe's guidance and the champion with another one. The true gain is
+- Known difference: the challenger draws with the usual guidance and the champion with more of it. The true gain is
   that of all pictures of all pairs together. Its PASSes are beside the power that was planned for a gain of that size.
 
 The interval of a share is Clopper and Pearson's, of 95 % (its upper bound alone: one-sided 95 %).
@@ -56,26 +56,32 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=256, help="pictures of each at the first look")
     parser.add_argument("--count", type=int, default=2048, help="and at the last")
     parser.add_argument("--steps", type=int, help="of the sampler, instead of the recipe's")
-    parser.add_argument("--guidance", type=float, nargs="*", default=[1.25, 1.2], help="of the worse champions")
+    parser.add_argument("--guidance", type=float, default=1.0, help="of the sampler")
+    parser.add_argument("--worse", type=float, nargs="*", default=[1.3, 1.15], help="guidance of worse champions")
     parser.add_argument("--home", type=Path, help="keep what is made there, and go on from it")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="darkroom-") as folder:
         home = options.home or Path(folder)
         home.mkdir(parents=True, exist_ok=True)
-        good, other = prepare(home)
+        good, other = ((folder, options.guidance) for folder in prepare(home))
         pairs = [Pair("equal", number, RHOS[number % len(RHOS)], good, good) for number in range(options.pairs)]
         few = max(1, options.pairs // 4)
         pairs += [
             Pair("seeds", number, 1.0, *((good, other) if number % 2 else (other, good))) for number in range(few)
         ]
-        for guidance in options.guidance:
+        for guidance in options.worse:
             pairs += [Pair(f"guidance {guidance:g}", number, 1.0, good, (good[0], guidance)) for number in range(few)]
-        gate = {"first": options.first, "count": options.count, "steps": options.steps or 0}
+        gate = {
+            "first": options.first,
+            "count": options.count,
+            "steps": options.steps or 0,
+            "guidance": options.guidance,
+        }
         results = run(pairs, home, gate, options.processes)
     sys.exit(report(results, gate))
 
 
-def prepare(home: Path) -> list[tuple[str, float]]:
+def prepare(home: Path) -> list[str]:
     """Two trainings of the built-in recipe with different seeds; what else is needed is written into ``home``."""
     from safetensors.numpy import load_file, save_file
 
@@ -94,7 +100,7 @@ def prepare(home: Path) -> list[tuple[str, float]]:
         checked = gate(collect(plan.collect, store), plan, store)
         shards = preprocess(checked, plan.preprocess, latents_of(plan), 1, store)
         checkpoint = train(shards, plan, store, "cpu")
-        found.append((str(checkpoint.path / "pipeline"), plan.evaluate.sampler.guidance))
+        found.append(str(checkpoint.path / "pipeline"))
     held = load_file(reference(shards, plan.evaluate, store, 1, "cpu").path / "features.safetensors")["validation"]
     save_file({"validation": held}, home / "held.safetensors")
     from darkroom.training.data import texts
@@ -103,7 +109,7 @@ def prepare(home: Path) -> list[tuple[str, float]]:
     return found
 
 
-def run(pairs: list[Pair], home: Path, gate: dict[str, int], processes: int) -> list[dict[str, Any]]:
+def run(pairs: list[Pair], home: Path, gate: dict[str, Any], processes: int) -> list[dict[str, Any]]:
     """Judge every pair that ``home`` has no result of yet; a line in results.jsonl each."""
     kept = home / "results.jsonl"
     lines = kept.read_text().splitlines() if kept.exists() else []
@@ -123,7 +129,7 @@ def run(pairs: list[Pair], home: Path, gate: dict[str, int], processes: int) -> 
 HERE: dict[str, Any] = {}  # what a process loads once
 
 
-def begin(home: str, gate: dict[str, int]) -> None:
+def begin(home: str, gate: dict[str, Any]) -> None:
     """Load what every pair needs."""
     from safetensors.numpy import load_file
 
@@ -213,7 +219,7 @@ def loaded(folder: str) -> Any:
     return load_pipeline(Path(folder), "cpu")
 
 
-def report(results: list[dict[str, Any]], gate: dict[str, int]) -> int:
+def report(results: list[dict[str, Any]], gate: dict[str, Any]) -> int:
     """Print what came out; 1 when false PASSes are too many."""
     from darkroom.recipe import Gate
 
