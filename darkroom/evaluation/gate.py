@@ -121,7 +121,7 @@ def judge(new: Draw, old: Draw, held: Held, gate: Gate, names: Mapping[str, str]
     if not math.isfinite(contrasts[gate.measure].gain):
         raise RecipeError(
             f"gate.measure = {gate.measure!r}: {names[gate.measure]} cannot be taken of these pictures (a fit to "
-            f"prompts needs prompts, and neighbours need more than {NEIGHBOURS} held-out pictures): name another measure"
+            f"prompts needs some, and neighbours need more than {NEIGHBOURS} held-out pictures): take another measure"
         )
 
     # The plan, from the spread of the first look alone and never from its gain.
