@@ -8,6 +8,7 @@ pictures than dimensions need nothing special. A is found once for each set that
 import functools
 
 import numpy as np
+from scipy.linalg.blas import dtrmm
 
 RANK = 1e-10  # of the largest eigenvalue: directions below have no spread
 
@@ -31,15 +32,14 @@ class Normal:
     @functools.cached_property
     def variance(self) -> float:
         """The trace of the covariance."""
-        return float(np.square(self.centred).sum() / (self.count - 1))
+        return float(np.vdot(self.centred, self.centred) / (self.count - 1))
 
     @functools.cached_property
     def root(self) -> np.ndarray:
-        """A [dimensions, rank] with A A' the covariance."""
-        if self.count <= self.centred.shape[1]:  # the centred features themselves are a root, of at most their count
-            return np.asarray(self.centred.T / np.sqrt(self.count - 1))
-        values, vectors = np.linalg.eigh(self.covariance)
-        return np.asarray(vectors * np.sqrt(values.clip(0)))
+        """A [dimensions, rank] with A A' the covariance; lower triangular where there are more rows than dimensions."""
+        # The centred features themselves are a root; so is the triangle of their QR, which no rounding makes negative.
+        whole = self.centred if self.count <= self.centred.shape[1] else np.linalg.qr(self.centred, mode="r")
+        return np.asarray(whole.T / np.sqrt(self.count - 1))
 
 
 def distance(one: Normal, other: Normal) -> float:
@@ -70,7 +70,11 @@ def _inner(one: Normal, other: Normal) -> np.ndarray:
     if one.count <= len(one.mean):
         turned = one.centred @ other.root
         return np.asarray(turned.T @ turned / (one.count - 1))
-    return np.asarray(other.root.T @ one.covariance @ other.root)
+    if other.count <= len(other.mean):
+        return np.asarray(other.root.T @ one.covariance @ other.root)
+    upper = other.root.T  # products with a triangle take half of the work
+    half = dtrmm(1.0, upper, one.covariance)
+    return np.asarray(dtrmm(1.0, upper, half, side=1, trans_a=1))
 
 
 def frechet(generated: np.ndarray, real: np.ndarray) -> float:
