@@ -38,7 +38,8 @@ class Normal:
     def root(self) -> np.ndarray:
         """A [dimensions, rank] with A A' the covariance; lower triangular where there are more rows than dimensions."""
         # The centred features themselves are a root; so is the triangle of their QR, which no rounding makes negative.
-        whole = self.centred if self.count <= self.centred.shape[1] else np.linalg.qr(self.centred, mode="r")
+        tall = self.count > self.centred.shape[1]
+        whole = np.asarray(np.linalg.qr(self.centred, mode="r")) if tall else self.centred
         return np.asarray(whole.T / np.sqrt(self.count - 1))
 
 
