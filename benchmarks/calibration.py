@@ -1,6 +1,6 @@
 """How often the gate is wrong: a PASS for a model that is no better, and no PASS for one that is.
 
-    .venv/bin/python benchmarks/calibration.py [--pairs 200] [--checkpoints FOLDER...] [--processes 2]
+    .venv/bin/python benchmarks/calibration.py [--pairs 200] [--first 256] [--count 2048] [--processes 2]
 
 Every comparison is the real one: pictures drawn by the pipeline, clean-fid's resize, the extractor's features, and
 :func:`darkroom.evaluation.gate.judge` with its looks, plan and bounds, at the defaults of a recipe's ``[gate]``.
@@ -9,8 +9,9 @@ Every comparison is the real one: pictures drawn by the pipeline, clean-fid's re
   champion's. Both draw from one distribution, yet different pictures. rho runs from 0 to 0.99. A PASS is false.
 - Seeds: two trainings that differ in their seed alone, each taken as challenger half of the time, at random. Neither
   way of training is better, so a PASS may come as often as one happens to be better; it is shown, not bounded.
-- Known difference: the challenger draws with the usual guidance and the champion with more of it. The true gain is
-  that of all pictures of all pairs together. Its PASSes are beside the power that was planned for a gain of that size.
+- Known difference: the challenger draws with the usual guidance and the champion with more of it, from the same noise
+  or, which is far harder to see, from other noise. Its size is the mean gain of all pairs; how often it is seen stands
+  beside the chance that the bounds and the errors promise for a gain of that size.
 
 The interval of a share is Clopper and Pearson's, of 95 % (its upper bound alone: one-sided 95 %).
 """
@@ -57,7 +58,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2048, help="and at the last")
     parser.add_argument("--steps", type=int, help="of the sampler, instead of the recipe's")
     parser.add_argument("--guidance", type=float, default=1.0, help="of the sampler")
-    parser.add_argument("--worse", type=float, nargs="*", default=[1.3, 1.15], help="guidance of worse champions")
+    parser.add_argument("--worse", type=float, nargs="*", default=[1.02, 1.15], help="guidance of worse champions")
+    parser.add_argument("--apart", type=float, nargs="*", default=[1.15], help="the same, drawn from other noise")
     parser.add_argument("--home", type=Path, help="keep what is made there, and go on from it")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="darkroom-") as folder:
@@ -69,6 +71,9 @@ def main() -> None:
         pairs += [
             Pair("seeds", number, 1.0, *((good, other) if number % 2 else (other, good))) for number in range(few)
         ]
+        for guidance in options.apart:
+            kind = f"guidance {guidance:g}, other noise"
+            pairs += [Pair(kind, number, 0.0, good, (good[0], guidance)) for number in range(few)]
         for guidance in options.worse:
             pairs += [Pair(f"guidance {guidance:g}", number, 1.0, good, (good[0], guidance)) for number in range(few)]
         gate = {
@@ -231,7 +236,8 @@ def report(results: list[dict[str, Any]], gate: dict[str, Any]) -> int:
     groups = {("equal", str(rho)): [one for one in equal if one["rho"] == rho] for rho in RHOS}
     groups["equal", "all"] = equal
     for kind in dict.fromkeys(one["kind"] for one in results if one["kind"] != "equal"):
-        groups[kind, "1"] = [one for one in results if one["kind"] == kind]
+        some = [one for one in results if one["kind"] == kind]
+        groups[kind, f"{some[0]['rho']:g}"] = some
     for (kind, rho), some in groups.items():
         if some:
             tally = Counter(one["decision"] for one in some)
