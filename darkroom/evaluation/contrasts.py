@@ -93,12 +93,6 @@ class Contrast:
     """Standard error of the gain over other noise, the held-out pictures being as they are."""
     error_of_real: float
     """Standard error over other held-out pictures, the drawn ones being as they are."""
-    count: int
-
-    @property
-    def distance_from_zero(self) -> float:
-        """The gain in standard errors."""
-        return self.beyond(0.0)
 
     def beyond(self, value: float) -> float:
         """How many standard errors the gain lies above ``value``."""
@@ -123,7 +117,6 @@ class Measure:
 def contrast(measure: Measure, new: Drawn, old: Drawn, held: Held, block: int) -> Contrast:
     """Compare the pictures of the challenger (``new``) and of the champion (``old``) by one measure."""
     (challenger, of_new), (champion, of_old) = (measure.of(one, held, block) for one in (new, old))
-    count = len(of_new)
     error_of_real = 0.0
     if measure.of_real:
         of_real = [frechet.influence(held.normal, frechet.Normal(one.features)) for one in (new, old)]
@@ -132,9 +125,8 @@ def contrast(measure: Measure, new: Drawn, old: Drawn, held: Held, block: int) -
         challenger,
         champion,
         measure.sign * (challenger - champion),
-        float((of_new - of_old).std(ddof=1)) / math.sqrt(count),
+        float((of_new - of_old).std(ddof=1)) / math.sqrt(len(of_new)),
         error_of_real,
-        count,
     )
 
 
