@@ -1,0 +1,37 @@
+"""What darkroom tells as Prefect events, for automations to act on: every name, resource and payload in one place.
+
+About a recipe, `darkroom.recipe.NAME`:
+
+- `darkroom.data.new`: the source has other pictures than the last accepted version; recipe, manifest, rows.
+- `darkroom.data.refused`: the data gate refused a batch; recipe, why.
+
+About a model, `darkroom.model.NAME`:
+
+- `darkroom.challenger.waiting`: a version waits for a person; model, version, recipe, why.
+- `darkroom.champion.moved`: the champion's alias moved; model, version, before, who, why.
+- `darkroom.champion.drifted`: the monitor found the champion beyond its limits; model, version, why.
+- `darkroom.retraining.due`: the monitor says that it is time to train again; model, version, recipe, why.
+"""
+
+from typing import Any, Literal
+
+from prefect.events import emit_event
+
+Name = Literal[
+    "darkroom.data.new",
+    "darkroom.data.refused",
+    "darkroom.challenger.waiting",
+    "darkroom.champion.moved",
+    "darkroom.champion.drifted",
+    "darkroom.retraining.due",
+]
+
+
+def announce(name: Name, about: str, payload: dict[str, Any]) -> None:
+    """Emit an event about a recipe or a model, by its name; strings and numbers only in ``payload``, and no secrets."""
+    kind = "recipe" if name.startswith("darkroom.data.") else "model"
+    emit_event(
+        name,
+        resource={"prefect.resource.id": f"darkroom.{kind}.{about}", "prefect.resource.name": about},
+        payload=payload,
+    )
