@@ -9,11 +9,12 @@ import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .errors import RecipeError
+from .form import changes, with_sections
 from .recipe_adversarial import adversarial_disagreement
 from .recipe_training import Model as Model
 from .recipe_training import Train as Train
@@ -314,10 +315,10 @@ class Recipe(Section):
         return self.check.min_side or max(1, self.preprocess.size // 8)
 
 
-class Overrides(BaseModel):
+class Run(BaseModel):
     """What a single run changes in its recipe; Prefect shows these fields as a form."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
     seed: int | None = Field(None, ge=0, description="Seed of the initial weights and of every training step.")
     steps: int | None = Field(None, ge=1, description="Optimiser steps (train.steps).")
@@ -332,7 +333,14 @@ class Overrides(BaseModel):
     def assignments(self) -> dict[str, object]:
         """Dotted names and values."""
         named = {"seed": self.seed, "train.steps": self.steps}
-        return {key: value for key, value in named.items() if value is not None} | dict(self.fields)
+        of_sections = {name: value for name, value in changes(self) if "." in name}
+        return of_sections | {key: value for key, value in named.items() if value is not None} | dict(self.fields)
+
+
+if TYPE_CHECKING:
+    Overrides = Run
+else:
+    Overrides = with_sections(Run, Recipe)
 
 
 @dataclass(frozen=True)

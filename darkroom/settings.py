@@ -8,7 +8,7 @@ import re
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -28,6 +28,17 @@ class Settings(BaseSettings):
     prefect_port: int = Field(4200, ge=1, le=65535, description="Port of Prefect's page under `darkroom up`.")
     mlflow_port: int = Field(5000, ge=1, le=65535, description="Port of MLflow's page under `darkroom up`.")
     reports_port: int = Field(4280, ge=1, le=65535, description="Port of the reports under `darkroom up`.")
+    pool: str = Field("darkroom", min_length=1, description="Prefect's work pool in which scheduled runs wait.")
+    crash_retries: int = Field(3, ge=0, description="How often a run whose process was lost is started again.")
+    prefect_database_url: SecretStr | None = Field(
+        None, description="PostgreSQL for Prefect's server under `darkroom up`; None: SQLite, one run at a time."
+    )
+    notify_webhook: SecretStr | None = Field(
+        None, description="Address to which `darkroom up` has automations send what a person should know, as JSON."
+    )
+    notify_mail: SecretStr | None = Field(
+        None, description="The same by mail: mailto://USER:PASSWORD@SMTP-HOST?to=ADDRESS (as Apprise writes it)."
+    )
     machines: int = Field(1, ge=1, description="Machines that train together; they share the home folder.")
     machine: int = Field(0, ge=0, description="Which of them this is; the first, 0, runs `darkroom run`.")
     rendezvous: str | None = Field(None, description="HOST:PORT of the first machine, at which the others meet it.")
@@ -51,6 +62,12 @@ class Settings(BaseSettings):
     def root(self) -> Path:
         """``home``, absolute."""
         return self.home.absolute()
+
+    def environment(self) -> dict[str, str]:
+        """These settings as environment variables, secrets included: for processes of ours alone."""
+        given = {name: getattr(self, name) for name in self.model_fields_set if getattr(self, name) is not None}
+        plain = {k: v.get_secret_value() if isinstance(v, SecretStr) else str(v) for k, v in given.items()}
+        return {f"DARKROOM_{name.upper()}": value for name, value in (plain | {"home": str(self.root)}).items()}
 
     @property
     def store(self) -> Path:

@@ -98,11 +98,12 @@ def parser() -> argparse.ArgumentParser:
     new.add_argument("--images", metavar="FOLDER", type=Path, required=True, help="the pictures")
     new.add_argument("--out", metavar="FILE", type=Path, help="the recipe's file (recipes/NAME.toml)")
 
-    from . import data, export, models
+    from . import data, export, models, schedule
 
     data.add_parsers(commands)
     models.add_parsers(commands)
     export.add_parser(commands)
+    schedule.add_parser(commands)
 
     run.add_argument("--data", metavar="VERSION", help="go back to a version of the data (see `darkroom data list`)")
 
@@ -121,12 +122,15 @@ def parser() -> argparse.ArgumentParser:
     promote.add_argument("--why", metavar="TEXT", default="", help="the reason, for the model's history")
 
     for name, function, help_ in (
-        ("up", _up, "start the dashboards: Prefect, MLflow and the reports"),
+        ("up", _up, "start the dashboards, a worker, and the deployments with their schedules"),
         ("down", _down, "stop what `darkroom up` started"),
         ("status", _status, "say what runs, and where"),
         ("doctor", _doctor, "say what is installed, reachable and missing here"),
     ):
         command(name, function, help_)
+    commands.choices["up"].add_argument(
+        "--recipe", metavar="RECIPE", action="append", default=[], help="deploy this recipe, too; may be repeated"
+    )
     return root
 
 
@@ -361,9 +365,10 @@ def _promote(options: argparse.Namespace) -> int:
 
 def _up(options: argparse.Namespace) -> int:
     from darkroom.settings import Settings
-    from flows import servers
+    from flows.up import up
 
-    _print_services(servers.up(Settings()))
+    _quiet_prefect()
+    _print_services(up(Settings(), options.recipe))
     return 0
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from darkroom.errors import RecipeError
 from darkroom.settings import Settings
 
 # Nothing is told to anybody, and the pages advertise nothing.
@@ -62,6 +63,16 @@ def database(settings: Settings) -> Path:
     return settings.prefect_home / "prefect.db"
 
 
+def connection(settings: Settings) -> str:
+    """The address of the database of Prefect's server: the PostgreSQL of the settings, or SQLite in the home folder."""
+    if settings.prefect_database_url is None:
+        return f"sqlite+aiosqlite:///{database(settings)}"
+    scheme, separator, rest = settings.prefect_database_url.get_secret_value().partition("://")
+    if scheme not in ("postgresql", "postgres", "postgresql+asyncpg") or not separator:
+        raise RecipeError("DARKROOM_PREFECT_DATABASE_URL is no address of PostgreSQL: postgresql://USER@HOST/DATABASE")
+    return f"postgresql+asyncpg://{rest}"
+
+
 def command(settings: Settings, host: str, port: int) -> list[str]:
     """Prefect's server as one process. ``-P`` and ``--app-dir``: no module of the current folder takes part."""
     return [
@@ -76,8 +87,10 @@ def server_environment(settings: Settings, url: str) -> dict[str, str]:
     return {
         **client_environment(settings, url),
         "PREFECT__SERVER_FINAL": "1",
-        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database(settings)}",
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": connection(settings),
         "PREFECT_SERVER_DATABASE_TIMEOUT": "60",  # several servers may write this file: let them wait for each other
+        # Who holds a limit's places is kept on disk: a server that forgot it would keep them taken for ever.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(settings.prefect_home / "ui"),  # site-packages may be read-only
     }
 

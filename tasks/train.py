@@ -22,6 +22,7 @@ from darkroom.training import supervise
 from darkroom.training.events import FILE
 
 from .pictures import show_picture
+from .slot import slot
 from .stage import TRANSIENT, Progress, open_store, stage
 
 CANCELLED = "the run was cancelled in Prefect; training was saved, and the same command goes on from there"
@@ -52,7 +53,8 @@ def train(shards: Shards, plan: Recipe, tracker: Tracker | Untracked, fresh: boo
         tracker.follow(events)
 
     try:
-        checkpoint = supervise.train(shards, plan, store, settings.device, follow, fresh)
+        with slot(settings) if fresh or store.find(Checkpoint, digest) is None else contextlib.nullcontext():
+            checkpoint = supervise.train(shards, plan, store, settings.device, follow, fresh)
     except Interrupted:
         tracker.end("KILLED")
         raise
