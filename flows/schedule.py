@@ -49,9 +49,7 @@ def add_parser(commands: Any) -> None:
     what.add_argument("--off", action="store_true", help="turn off, and keep when it was")
     what.add_argument("--remove", action="store_true", help="take the recipe's deployments away")
     made.add_argument("--timezone", metavar="ZONE", help="such as Europe/Berlin (this machine's)")
-    made.add_argument(
-        "--overlap", choices=tuple(OVERLAP), help="what becomes of a run that comes while another goes on"
-    )
+    made.add_argument("--overlap", choices=tuple(OVERLAP), help="what becomes of a run that comes while one goes on")
     made.add_argument("--json", action="store_true", help="print the list as one JSON object")
 
 

@@ -34,7 +34,6 @@ from .deployments import one_at_a_time, ours
 from .services import revive
 from .worker import name_of
 
-LOOK_SECONDS = 10.0
 SILENT_SECONDS = 100.0  # three heartbeats, which come every 30 s
 PENDING_SECONDS = 60.0  # a worker starts a run's process within seconds
 RECENT = timedelta(days=1)  # a run that crashed before that is not resumed
@@ -79,8 +78,8 @@ class Supervisor:
         worker = run.labels.get("prefect.worker.name")
         if run.state.is_pending():
             # Between the worker's word and the first of the process, nothing else is known of a run.
-            ours = run.work_pool_name is not None and worker in (None, name_of(self._settings))
-            return ours and age > PENDING_SECONDS
+            on_us = run.work_pool_name is not None and worker in (None, name_of(self._settings))
+            return on_us and age > PENDING_SECONDS
         if worker == name_of(self._settings):
             return True
         observed = self._clock() - self._since
@@ -182,7 +181,7 @@ def main(port: int) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stderr, force=True)
     settings = Settings()
     looked = [time.monotonic()]
-    health.serve(port, lambda: time.monotonic() - looked[0] < 12 * LOOK_SECONDS)
+    health.serve(port, lambda: time.monotonic() - looked[0] < 60 + 6 * settings.supervise_seconds)
     supervisor = Supervisor(settings)
     while True:
         try:
@@ -197,7 +196,7 @@ def main(port: int) -> None:
                 LOG.warning("Prefect's API: %s: %s", type(error).__name__, error)
                 supervisor.away()
         looked[0] = time.monotonic()
-        time.sleep(LOOK_SECONDS)
+        time.sleep(settings.supervise_seconds)
 
 
 if __name__ == "__main__":
