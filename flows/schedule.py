@@ -58,9 +58,10 @@ def _schedule(options: argparse.Namespace) -> int:
 
     from darkroom.settings import Settings
 
-    from . import servers
+    from . import servers, services
 
     settings = Settings()
+    alone = services.alone(settings)
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
     with servers.prefect_api(settings):
         from prefect import get_client
@@ -70,7 +71,7 @@ def _schedule(options: argparse.Namespace) -> int:
         with get_client(sync_client=True) as client:
             if options.name:
                 names = [] if options.remove or options.off or options.name == "prune" else [options.name]
-                register(settings, names)
+                register(settings, names, alone)
                 change(client, options)
             lines = listed(client)
     if options.json:

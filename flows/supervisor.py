@@ -9,6 +9,7 @@ a worker, when it fell silent for three heartbeats. A process that is there is n
 be worse than a late one.
 """
 
+import contextlib
 import logging
 import sys
 import time
@@ -30,8 +31,8 @@ from darkroom.errors import DarkroomError
 from darkroom.settings import Settings
 
 from . import health
-from .deployments import one_at_a_time, ours
-from .services import revive
+from .deployments import ours
+from .services import alone, revive
 from .worker import name_of
 
 SILENT_SECONDS = 100.0  # three heartbeats, which come every 30 s
@@ -96,6 +97,15 @@ class Supervisor:
             return
         LOG.warning("%s (%s): %s", run.name, run.id, LOST)
         _set(client, run, Crashed(message=f"Crashed: {LOST} (worker killed, machine restarted, or out of memory)."))
+        self._free(client, run)
+
+    def _free(self, client: SyncPrefectClient, run: FlowRun) -> None:
+        """Give back the places that a lost run held in limits: nobody else waits until they expire."""
+        for path in (self._settings.prefect_home / "concurrency_leases").glob("*-*.json"):
+            with contextlib.suppress(OSError, PrefectHTTPStatusError, ObjectNotFound):
+                if str(run.id) in path.read_text("utf-8"):
+                    lease = {"lease_id": path.stem}
+                    client.request("POST", "/v2/concurrency_limits/decrement-with-lease", json=lease)
 
     def _crashed(self, client: SyncPrefectClient) -> Iterator[FlowRun]:
         """Recently crashed runs of our deployments that no later run of the same has made needless."""
@@ -188,7 +198,7 @@ def main(port: int) -> None:
             revive(settings, but="supervisor", say=LOG.warning)
         except DarkroomError as error:
             LOG.error("%s", error)
-        if one_at_a_time(settings):
+        if alone(settings):
             try:
                 with get_client(sync_client=True) as client:
                     supervisor.look(client)
