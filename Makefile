@@ -11,9 +11,11 @@ demo: $(READY)  ## from a bare checkout to a registered model of digits
 	$(BIN)/darkroom run recipes/digits.toml
 
 test: $(READY)  ## the test suite
+	sh infra/test_services.sh
 	$(BIN)/python -m pytest
 
 test-slow: $(READY)  ## the longer proofs: kills, seeds, figures
+	sh infra/test_services.sh
 	$(BIN)/python -m pytest -m "slow or not slow"
 
 check: $(READY)  ## style, types, the direction of imports, the stages' versions, the house rules

@@ -30,6 +30,7 @@ class Settings(BaseSettings):
     reports_port: int = Field(4280, ge=1, le=65535, description="Port of the reports under `darkroom up`.")
     pool: str = Field("darkroom", min_length=1, description="Prefect's work pool in which scheduled runs wait.")
     crash_retries: int = Field(3, ge=0, description="How often a run whose process was lost is started again.")
+    supervise_seconds: float = Field(10.0, gt=0, description="How often the supervisor of `darkroom up` looks.")
     prefect_database_url: SecretStr | None = Field(
         None, description="PostgreSQL for Prefect's server under `darkroom up`; None: SQLite, one run at a time."
     )

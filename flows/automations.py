@@ -14,15 +14,15 @@ from prefect.events.schemas.automations import Automation, AutomationCore
 
 from darkroom.settings import Settings
 
-from .deployments import infra, one_at_a_time, ours
+from .deployments import infra, ours
 
 MARK = "Shipped with darkroom: infra/automations.yaml says what it does."
 
 
-def apply(client: SyncPrefectClient, settings: Settings) -> list[str]:
+def apply(client: SyncPrefectClient, settings: Settings, alone: bool) -> list[str]:
     """Make and refresh those that are wanted here, and take away those of ours that are not; returns their names."""
     known = {one.name: one for one in shipped(client)}
-    wanted = {one.name: one for one in automations(client, settings)}
+    wanted = {one.name: one for one in automations(client, settings, alone)}
     for name, one in wanted.items():
         if name not in known:
             client.create_automation(one)
@@ -40,14 +40,14 @@ def shipped(client: SyncPrefectClient) -> list[Automation]:
     return [one for one in found if one.description == MARK]
 
 
-def automations(client: SyncPrefectClient, settings: Settings) -> Iterator[AutomationCore]:
+def automations(client: SyncPrefectClient, settings: Settings, alone: bool) -> Iterator[AutomationCore]:
     """Those of the file that fit here: deployments, notifications and the database decide."""
     deployments = {f"{str(one.entrypoint).split('.')[1]}/{one.name}": one.id for one in ours(client)}
     recipes = sorted(name.partition("/")[2] for name in deployments if name.startswith("retrain/"))
     notifiers = _notifiers(settings)
     text = infra("automations.yaml").read_text("utf-8")
     for entry in yaml.safe_load(text)["automations"]:
-        if entry.get("needs") == "postgresql" and one_at_a_time(settings):
+        if entry.get("needs") == "postgresql" and alone:
             continue
         for recipe in recipes if "$recipe" in entry["name"] else [""]:
             filled = json.loads(Template(json.dumps(entry)).safe_substitute(recipe=recipe))

@@ -368,8 +368,8 @@ def _up(options: argparse.Namespace) -> int:
     from flows.up import up
 
     _quiet_prefect()
-    _print_services(up(Settings(), options.recipe))
-    return 0
+    up(Settings(), options.recipe)
+    return _status(options)
 
 
 def _down(options: argparse.Namespace) -> int:
@@ -382,9 +382,11 @@ def _down(options: argparse.Namespace) -> int:
 
 def _status(options: argparse.Namespace) -> int:
     from darkroom.settings import Settings
-    from flows import servers
+    from flows.overview import overview
 
-    _print_services(servers.status(Settings()))
+    _quiet_prefect()
+    for row in overview(Settings()):
+        print(f"{row.name:<12} {row.state:<15} {row.detail}")
     return 0
 
 

@@ -57,18 +57,21 @@ class Spec:
         return f"{self.flow}/{self.name}"
 
 
-def register(settings: Settings, recipes: Sequence[str] = ()) -> list[Spec]:
-    """Make or refresh everything; ``recipes`` are deployed beside those that are deployed already."""
+def register(settings: Settings, recipes: Sequence[str], alone: bool) -> list[Spec]:
+    """Make or refresh everything; ``recipes`` are deployed beside those that are deployed already.
+
+    ``alone``: the server's database is SQLite, so that runs go one at a time (:func:`services.alone`).
+    """
     from . import automations  # which looks here for the deployments that it names
 
     with get_client(sync_client=True) as client:
-        make_pool(client, settings)
+        make_pool(client, settings, alone)
         make_limit(client, settings)
         wanted = deployed(client) | dict(reference(recipe) for recipe in recipes)
         found = list(specs(wanted or {shipped_recipe(): shipped_recipe()}))
         for spec in found:
             deploy(client, spec, settings)
-        automations.apply(client, settings)
+        automations.apply(client, settings, alone)
     return found
 
 
@@ -123,9 +126,9 @@ def ours(client: SyncPrefectClient) -> list[DeploymentResponse]:
     return found
 
 
-def make_pool(client: SyncPrefectClient, settings: Settings) -> None:
-    """The work pool and its queues. On SQLite it lets one run go at a time."""
-    limit = 1 if one_at_a_time(settings) else None
+def make_pool(client: SyncPrefectClient, settings: Settings, alone: bool) -> None:
+    """The work pool and its queues."""
+    limit = 1 if alone else None
     try:
         pool = client.read_work_pool(settings.pool)
     except ObjectNotFound:
@@ -145,13 +148,6 @@ def make_pool(client: SyncPrefectClient, settings: Settings) -> None:
             client.read_work_queue_by_name(queue, settings.pool)
         except ObjectNotFound:
             client.create_work_queue(queue, priority=priority, work_pool_name=settings.pool)
-
-
-def one_at_a_time(settings: Settings) -> bool:
-    """Whether Prefect's server is the one that `up` starts here, on SQLite: it is no good at parallel runs."""
-    from .services import elsewhere
-
-    return settings.prefect_database_url is None and elsewhere(settings, "prefect") is None
 
 
 def make_limit(client: SyncPrefectClient, settings: Settings) -> None:

@@ -49,9 +49,7 @@ def add_parser(commands: Any) -> None:
     what.add_argument("--off", action="store_true", help="turn off, and keep when it was")
     what.add_argument("--remove", action="store_true", help="take the recipe's deployments away")
     made.add_argument("--timezone", metavar="ZONE", help="such as Europe/Berlin (this machine's)")
-    made.add_argument(
-        "--overlap", choices=tuple(OVERLAP), help="what becomes of a run that comes while another goes on"
-    )
+    made.add_argument("--overlap", choices=tuple(OVERLAP), help="what becomes of a run that comes while one goes on")
     made.add_argument("--json", action="store_true", help="print the list as one JSON object")
 
 
@@ -60,9 +58,10 @@ def _schedule(options: argparse.Namespace) -> int:
 
     from darkroom.settings import Settings
 
-    from . import servers
+    from . import servers, services
 
     settings = Settings()
+    alone = services.alone(settings)
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
     with servers.prefect_api(settings):
         from prefect import get_client
@@ -72,7 +71,7 @@ def _schedule(options: argparse.Namespace) -> int:
         with get_client(sync_client=True) as client:
             if options.name:
                 names = [] if options.remove or options.off or options.name == "prune" else [options.name]
-                register(settings, names)
+                register(settings, names, alone)
                 change(client, options)
             lines = listed(client)
     if options.json:

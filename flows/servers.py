@@ -129,8 +129,11 @@ class Pending:
         if self._server is not None:
             try:
                 if self._server.poll() is None and "prefect" in sys.modules and self._lock is None:
-                    with contextlib.suppress(sqlite3.Error):
-                        self._settle()
+                    if self.settings.prefect_database_url is not None:
+                        _hand_over()  # PostgreSQL has all that the server was told, once the server has ended
+                    else:
+                        with contextlib.suppress(sqlite3.Error):
+                            self._settle()
             finally:
                 process.stop(self._server, STOP_SECONDS)
                 self._server = None

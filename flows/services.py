@@ -202,6 +202,14 @@ def _crew(settings: Settings, name: str) -> _Plan:
     return _Plan(name, port, "", pool_page(settings), health, command, environment)
 
 
+def alone(settings: Settings) -> bool:
+    """Whether Prefect's server is the one of `up` on SQLite, which is no good at parallel runs.
+
+    Ask it before a server of a run's own is chosen, which is on the same database.
+    """
+    return settings.prefect_database_url is None and elsewhere(settings, "prefect") is None
+
+
 def pool_page(settings: Settings) -> str:
     """The work pool's page."""
     base = elsewhere(settings, "prefect") or _base(settings, settings.prefect_port)

@@ -9,6 +9,7 @@ a worker, when it fell silent for three heartbeats. A process that is there is n
 be worse than a late one.
 """
 
+import contextlib
 import logging
 import sys
 import time
@@ -30,11 +31,10 @@ from darkroom.errors import DarkroomError
 from darkroom.settings import Settings
 
 from . import health
-from .deployments import one_at_a_time, ours
-from .services import revive
+from .deployments import ours
+from .services import alone, revive
 from .worker import name_of
 
-LOOK_SECONDS = 10.0
 SILENT_SECONDS = 100.0  # three heartbeats, which come every 30 s
 PENDING_SECONDS = 60.0  # a worker starts a run's process within seconds
 RECENT = timedelta(days=1)  # a run that crashed before that is not resumed
@@ -79,8 +79,8 @@ class Supervisor:
         worker = run.labels.get("prefect.worker.name")
         if run.state.is_pending():
             # Between the worker's word and the first of the process, nothing else is known of a run.
-            ours = run.work_pool_name is not None and worker in (None, name_of(self._settings))
-            return ours and age > PENDING_SECONDS
+            on_us = run.work_pool_name is not None and worker in (None, name_of(self._settings))
+            return on_us and age > PENDING_SECONDS
         if worker == name_of(self._settings):
             return True
         observed = self._clock() - self._since
@@ -97,6 +97,15 @@ class Supervisor:
             return
         LOG.warning("%s (%s): %s", run.name, run.id, LOST)
         _set(client, run, Crashed(message=f"Crashed: {LOST} (worker killed, machine restarted, or out of memory)."))
+        self._free(client, run)
+
+    def _free(self, client: SyncPrefectClient, run: FlowRun) -> None:
+        """Give back the places that a lost run held in limits: nobody else waits until they expire."""
+        for path in (self._settings.prefect_home / "concurrency_leases").glob("*-*.json"):
+            with contextlib.suppress(OSError, PrefectHTTPStatusError, ObjectNotFound):
+                if str(run.id) in path.read_text("utf-8"):
+                    lease = {"lease_id": path.stem}
+                    client.request("POST", "/v2/concurrency_limits/decrement-with-lease", json=lease)
 
     def _crashed(self, client: SyncPrefectClient) -> Iterator[FlowRun]:
         """Recently crashed runs of our deployments that no later run of the same has made needless."""
@@ -182,14 +191,14 @@ def main(port: int) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stderr, force=True)
     settings = Settings()
     looked = [time.monotonic()]
-    health.serve(port, lambda: time.monotonic() - looked[0] < 12 * LOOK_SECONDS)
+    health.serve(port, lambda: time.monotonic() - looked[0] < 60 + 6 * settings.supervise_seconds)
     supervisor = Supervisor(settings)
     while True:
         try:
             revive(settings, but="supervisor", say=LOG.warning)
         except DarkroomError as error:
             LOG.error("%s", error)
-        if one_at_a_time(settings):
+        if alone(settings):
             try:
                 with get_client(sync_client=True) as client:
                     supervisor.look(client)
@@ -197,7 +206,7 @@ def main(port: int) -> None:
                 LOG.warning("Prefect's API: %s: %s", type(error).__name__, error)
                 supervisor.away()
         looked[0] = time.monotonic()
-        time.sleep(LOOK_SECONDS)
+        time.sleep(settings.supervise_seconds)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,12 @@ def up(settings: Settings, recipes: Sequence[str] = (), say: Callable[[str], Non
     """Bring all of it up. Safe to repeat; when a part cannot start, the servers that this call started end again."""
     before = {one.name for one in services.status(settings) if one.pid is not None}
     services.up(settings, say)
+    alone = services.alone(settings)
     try:
         with servers.prefect_api(settings):
             from .deployments import register
 
-            found = register(settings, recipes)
+            found = register(settings, recipes, alone)
         say(f"deployments: {', '.join(spec.full_name for spec in found)}")
         return services.up(settings, say, services.CREW)
     except BaseException:

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import anyio
 from prefect.settings import get_current_settings
@@ -67,8 +67,8 @@ def main(port: int) -> None:
         print("the worker was asked to end, and its runs ended with it", flush=True)
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    signal.raise_signal(signal.SIGINT)  # which asyncio knows how to end by
 
 
 if __name__ == "__main__":

@@ -3,11 +3,14 @@
 import contextlib
 import platform
 from collections.abc import Iterator
+from uuid import UUID
 
 import httpx
 from prefect import get_client
+from prefect.client.schemas.objects import ConcurrencyLeaseHolder
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run
 
 from darkroom.settings import Settings
 
@@ -27,7 +30,10 @@ def slot(settings: Settings) -> Iterator[None]:
         yield
         return
     # A training goes on while Prefect's server is away: a lease that could not be renewed ends nothing.
-    with concurrency(name, strict=True, lease_duration=LEASE_SECONDS, raise_on_lease_renewal_failure=False):
+    holder = ConcurrencyLeaseHolder(type="flow_run", id=UUID(flow_run.id)) if flow_run.id else None
+    with concurrency(
+        name, strict=True, lease_duration=LEASE_SECONDS, holder=holder, raise_on_lease_renewal_failure=False
+    ):
         yield
 
 
