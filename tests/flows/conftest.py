@@ -199,6 +199,12 @@ def workshop(tmp_path: Path, prefect_url: str) -> Iterator[Workshop]:
 
 
 @pytest.fixture(scope="session")
+def equip() -> Callable[[Path], Workshop]:
+    """Makes a workshop that no Prefect server is named to, for those who bring up their own."""
+    return lambda folder: make(folder, None)
+
+
+@pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, prefect_url: str) -> tuple[Workshop, dict[str, Any]]:
     """A workshop whose recipe ran once, and that run's outcome; tests may add versions, and leave 1 the champion."""
     made = make(tmp_path_factory.mktemp("finished") / "workshop", prefect_url)
