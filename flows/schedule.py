@@ -108,7 +108,7 @@ def change(client: "SyncPrefectClient", options: argparse.Namespace) -> None:
         elif options.cron or options.every:
             _replace(client, deployment, _made(options))
         else:
-            _turn(client, deployment, on=True, zone=options.timezone or local_zone())
+            _turn(client, deployment, on=True, zone=options.timezone)
 
 
 def listed(client: "SyncPrefectClient") -> list[Line]:
@@ -167,11 +167,22 @@ def _flow(deployment: "DeploymentResponse") -> str:
 
 
 def _turn(client: "SyncPrefectClient", deployment: "DeploymentResponse", on: bool, zone: str | None = None) -> None:
+    """Turn a deployment's schedules on or off; one that is as it was shipped gets this machine's time zone."""
+    shipped = _shipped(deployment)
     for one in deployment.schedules:
-        moved = one.schedule.model_copy(update={"timezone": zone}) if zone else one.schedule
+        moved_to = zone or (local_zone() if on and one.schedule in shipped else None)
+        moved = one.schedule.model_copy(update={"timezone": moved_to}) if moved_to else one.schedule
         client.update_deployment_schedule(deployment.id, one.id, active=on, schedule=moved)
     if on and deployment.paused:
         client.resume_deployment(deployment.id)
+
+
+def _shipped(deployment: "DeploymentResponse") -> "list[SCHEDULE_TYPES]":
+    """The schedules with which such a deployment begins."""
+    from .deployments import schedule, specs
+
+    entries = [spec.content for spec in specs({"": ""}) if spec.entrypoint == deployment.entrypoint]
+    return [schedule(one).schedule for entry in entries for one in entry.get("schedules") or []]
 
 
 def _replace(client: "SyncPrefectClient", deployment: "DeploymentResponse", schedule: "SCHEDULE_TYPES") -> None:
