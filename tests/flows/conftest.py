@@ -216,7 +216,12 @@ class House:
 
     def ask(self, method: str, path: str, **content: Any) -> Any:
         """What the API answers to a request."""
-        answer = self.api.request(method, path, json=content or None)
+
+        def asked() -> httpx.Response | None:
+            answer = self.api.request(method, path, json=content or None)
+            return None if answer.status_code == 503 else answer  # SQLite was locked: clients ask again
+
+        answer = eventually(asked)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
