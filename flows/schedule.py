@@ -66,13 +66,16 @@ def _schedule(options: argparse.Namespace) -> int:
     with servers.prefect_api(settings):
         from prefect import get_client
 
+        from . import automations
         from .deployments import register
 
         with get_client(sync_client=True) as client:
             if options.name:
-                names = [] if options.remove or options.off or options.name == "prune" else [options.name]
-                register(settings, names, alone)
+                if not (options.off or options.remove):
+                    register(settings, [] if options.name == "prune" else [options.name], alone)
                 change(client, options)
+                if options.remove:
+                    automations.apply(client, settings, alone)  # some of which were the recipe's
             lines = listed(client)
     if options.json:
         print(json.dumps({"schedules": [asdict(line) for line in lines]}))

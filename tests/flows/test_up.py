@@ -4,17 +4,23 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+import yaml
 
 from flows.supervisor import processes
 
+ROOT = Path(__file__).resolve().parents[2]
+FLOWS = {path.stem for path in (ROOT / "flows").glob("*.py")}
 Told = tuple[str, list[dict[str, Any]]]
 
 
@@ -91,6 +97,27 @@ def test_the_form_shows_the_recipes_fields_with_what_they_mean(house: Any) -> No
     )
     assert refused.status_code == 409
     assert "less than the minimum" in refused.text
+
+
+def test_prefects_own_command_deploys_the_same_file(house: Any, tmp_path: Path) -> None:
+    content = yaml.safe_load((ROOT / "infra/prefect.yaml").read_text())
+    content["deployments"] = [one for one in content["deployments"] if one["entrypoint"].split(".")[1] in FLOWS]
+    (tmp_path / "prefect.yaml").write_text(yaml.safe_dump(content))
+    done = subprocess.run(
+        [*(sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", "prefect.yaml")],
+        cwd=tmp_path,
+        env={**house.workshop.environment, "PREFECT_API_URL": str(house.api.base_url).rstrip("/")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    made, ours = house.deployment("retrain/digits"), house.deployment("retrain/tiny")
+    for same in ("entrypoint", "work_pool_name", "work_queue_name", "concurrency_options", "parameter_openapi_schema"):
+        assert made[same] == ours[same]
+    assert [one["active"] for one in made["schedules"]] == [False]
+    assert house.workshop.command("schedule", "digits", "--remove").returncode == 0
+    assert house.api.get("/deployments/name/retrain/digits").status_code == 404
 
 
 def test_a_cron_schedule_in_a_time_zone_makes_runs(house: Any, wait_for: Callable[..., Any]) -> None:
