@@ -110,7 +110,7 @@ def change(client: "SyncPrefectClient", options: argparse.Namespace) -> None:
             _turn(client, deployment, on=False)
         elif options.cron or options.every:
             _replace(client, deployment, _made(options))
-        else:
+        elif not options.overlap:
             _turn(client, deployment, on=True, zone=options.timezone)
 
 

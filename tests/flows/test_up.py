@@ -138,8 +138,10 @@ def test_a_cron_schedule_in_a_time_zone_makes_runs(house: Any, wait_for: Callabl
 
 
 def test_a_killed_worker_comes_back_and_its_run_goes_on(house: Any, wait_for: Callable[..., Any]) -> None:
+    assert house.workshop.command("schedule", "tiny", "--flow", "retrain", "--overlap", "refuse").returncode == 0
     run = house.start("retrain/tiny")
     house.reach(run, "Running")
+    overlapping = house.start("retrain/tiny")
     wait_for(lambda: run in processes() or None)
     worker = house.pid("worker")
     os.kill(worker, signal.SIGKILL)
@@ -147,6 +149,7 @@ def test_a_killed_worker_comes_back_and_its_run_goes_on(house: Any, wait_for: Ca
     done = house.reach(run, "Completed")
     assert done["run_count"] == 2
     assert house.pid("worker") != worker
+    assert house.run(overlapping)["state_name"] == "Cancelled", "as the overlap is refused"
     names = states(house, run)
     assert [name for name in names if name in ("Crashed", "AwaitingRetry")] == ["Crashed", "AwaitingRetry"]
 
@@ -156,7 +159,7 @@ def test_what_did_not_change_is_known_at_once(house: Any, wait_for: Callable[...
     again, quality = house.start("retrain/tiny"), house.start("quality/tiny")
     house.reach(again, "Completed")
     house.reach(quality, "Completed")
-    assert len(house.runs("retrain/tiny")) == 2, "no event asked for another one"
+    assert len(house.runs("retrain/tiny")) == 3, "no event asked for another one"
     (house.workshop.photos / "metadata.jsonl").rename(house.workshop.photos / "lost.jsonl")
     refused = house.start("quality/tiny")
     assert wait_for(lambda: house.run(refused)["state_name"] == "Failed" or None, 120)
