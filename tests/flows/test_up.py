@@ -169,3 +169,23 @@ def test_what_did_not_change_is_known_at_once(house: Any, wait_for: Callable[...
     assert told[1][0]["subject"] == "tiny: the data was refused"
     (house.workshop.photos / "lost.jsonl").rename(house.workshop.photos / "metadata.jsonl")
     assert told[0] not in "".join(path.read_text() for path in (house.workshop.home / "logs").iterdir())
+
+
+def test_a_server_elsewhere_needs_nothing_but_settings(house: Any, another: Any, wait_for: Callable[..., Any]) -> None:
+    """Another machine's `up`: it registers and works there, and starts no server of its own."""
+    there = {
+        "PREFECT_API_URL": str(house.api.base_url).rstrip("/"),
+        "DARKROOM_MLFLOW_URI": "http://mlflow.invalid",
+        "DARKROOM_POOL": "others",
+    }
+    with another("small", **there) as workshop:
+        shown = workshop.command("status").stdout
+        assert re.search(r"^prefect +elsewhere ", shown, re.M), shown
+        assert re.search(r"^  worker +online ", shown, re.M), shown
+        assert house.deployment("retrain/small")["work_pool_name"] == "others"
+        assert house.deployment("retrain/tiny")["work_pool_name"] == "darkroom", "what was there stays as it was"
+        run = house.start("quality/small")
+        house.reach(run, "Completed")
+        assert (workshop.home / "store" / "checked").exists()
+        assert workshop.command("schedule", "small", "--remove").returncode == 0
+    assert house.pid("prefect") in {int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()}
