@@ -162,7 +162,7 @@ def make_limit(client: SyncPrefectClient, settings: Settings) -> None:
 def deploy(client: SyncPrefectClient, spec: Spec, settings: Settings) -> None:
     """Make a deployment, or refresh what the code decides of one."""
     flow = import_object(spec.entrypoint)
-    current = {
+    current: dict[str, Any] = {
         "entrypoint": spec.entrypoint,
         "description": spec.content.get("description"),
         "parameter_openapi_schema": parameter_schema(flow).model_dump(exclude_unset=True),
