@@ -58,7 +58,7 @@ def summary(section: type[Section]) -> str:
 
 def _annotated(info: FieldInfo) -> Any:
     """The field's type with its constraints, or None."""
-    kept = Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
+    kept: Any = Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
     return kept | None
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import yaml
+from prefect.blocks.core import Block
 from prefect.blocks.notifications import AppriseNotificationBlock
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import SyncPrefectClient
@@ -94,10 +95,16 @@ def _notifiers(settings: Settings) -> dict[str, UUID]:
     found: dict[str, UUID] = {}
     if settings.notify_webhook:
         hook = Webhook(url=settings.notify_webhook, headers={"Content-Type": "application/json"})
-        found["webhook"] = hook.save("darkroom-webhook", overwrite=True)
+        found["webhook"] = _saved(hook, "darkroom-webhook")
     if settings.notify_mail:
-        found["mail"] = AppriseNotificationBlock(url=settings.notify_mail).save("darkroom-mail", overwrite=True)
+        found["mail"] = _saved(AppriseNotificationBlock(url=settings.notify_mail), "darkroom-mail")
     return found
+
+
+def _saved(block: Block, name: str) -> UUID:
+    made = block.save(name, overwrite=True)
+    assert isinstance(made, UUID), "there is no event loop here, so it was saved at once"
+    return made
 
 
 def _content(automation: AutomationCore) -> dict[str, Any]:

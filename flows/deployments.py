@@ -162,12 +162,10 @@ def make_limit(client: SyncPrefectClient, settings: Settings) -> None:
 def deploy(client: SyncPrefectClient, spec: Spec, settings: Settings) -> None:
     """Make a deployment, or refresh what the code decides of one."""
     flow = import_object(spec.entrypoint)
-    current = {
+    current: dict[str, Any] = {
         "entrypoint": spec.entrypoint,
         "description": spec.content.get("description"),
         "parameter_openapi_schema": parameter_schema(flow).model_dump(exclude_unset=True),
-        "work_pool_name": settings.pool,
-        "work_queue_name": spec.content["work_pool"]["work_queue_name"],
         "pull_steps": [],
     }
     try:
@@ -184,6 +182,8 @@ def deploy(client: SyncPrefectClient, spec: Spec, settings: Settings) -> None:
             concurrency_limit=limit.get("limit"),
             concurrency_options=ConcurrencyOptions(collision_strategy=strategy) if strategy else None,
             enforce_parameter_schema=True,
+            work_pool_name=settings.pool,
+            work_queue_name=spec.content["work_pool"]["work_queue_name"],
             **current,
         )
         return

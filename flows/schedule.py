@@ -66,13 +66,16 @@ def _schedule(options: argparse.Namespace) -> int:
     with servers.prefect_api(settings):
         from prefect import get_client
 
+        from . import automations
         from .deployments import register
 
         with get_client(sync_client=True) as client:
             if options.name:
-                names = [] if options.remove or options.off or options.name == "prune" else [options.name]
-                register(settings, names, alone)
+                if not (options.off or options.remove):
+                    register(settings, [] if options.name == "prune" else [options.name], alone)
                 change(client, options)
+                if options.remove:
+                    automations.apply(client, settings, alone)  # some of which were the recipe's
             lines = listed(client)
     if options.json:
         print(json.dumps({"schedules": [asdict(line) for line in lines]}))
@@ -107,8 +110,8 @@ def change(client: "SyncPrefectClient", options: argparse.Namespace) -> None:
             _turn(client, deployment, on=False)
         elif options.cron or options.every:
             _replace(client, deployment, _made(options))
-        else:
-            _turn(client, deployment, on=True, zone=options.timezone or local_zone())
+        elif not options.overlap:
+            _turn(client, deployment, on=True, zone=options.timezone)
 
 
 def listed(client: "SyncPrefectClient") -> list[Line]:
@@ -167,11 +170,22 @@ def _flow(deployment: "DeploymentResponse") -> str:
 
 
 def _turn(client: "SyncPrefectClient", deployment: "DeploymentResponse", on: bool, zone: str | None = None) -> None:
+    """Turn a deployment's schedules on or off; one that is as it was shipped gets this machine's time zone."""
+    shipped = _shipped(deployment)
     for one in deployment.schedules:
-        moved = one.schedule.model_copy(update={"timezone": zone}) if zone else one.schedule
+        moved_to = zone or (local_zone() if on and one.schedule in shipped else None)
+        moved = one.schedule.model_copy(update={"timezone": moved_to}) if moved_to else one.schedule
         client.update_deployment_schedule(deployment.id, one.id, active=on, schedule=moved)
     if on and deployment.paused:
         client.resume_deployment(deployment.id)
+
+
+def _shipped(deployment: "DeploymentResponse") -> "list[SCHEDULE_TYPES]":
+    """The schedules with which such a deployment begins."""
+    from .deployments import schedule, specs
+
+    entries = [spec.content for spec in specs({"": ""}) if spec.entrypoint == deployment.entrypoint]
+    return [schedule(one).schedule for entry in entries for one in entry.get("schedules") or []]
 
 
 def _replace(client: "SyncPrefectClient", deployment: "DeploymentResponse", schedule: "SCHEDULE_TYPES") -> None:

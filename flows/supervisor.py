@@ -79,7 +79,7 @@ class Supervisor:
         worker = run.labels.get("prefect.worker.name")
         if run.state.is_pending():
             # Between the worker's word and the first of the process, nothing else is known of a run.
-            on_us = run.work_pool_name is not None and worker in (None, name_of(self._settings))
+            on_us = run.work_pool_name == self._settings.pool and worker in (None, name_of(self._settings))
             return on_us and age > PENDING_SECONDS
         if worker == name_of(self._settings):
             return True

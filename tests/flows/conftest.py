@@ -222,7 +222,12 @@ class House:
 
     def ask(self, method: str, path: str, **content: Any) -> Any:
         """What the API answers to a request."""
-        answer = self.api.request(method, path, json=content or None)
+
+        def asked() -> httpx.Response | None:
+            answer = self.api.request(method, path, json=content or None)
+            return None if answer.status_code == 503 else answer  # SQLite was locked: clients ask again
+
+        answer = eventually(asked)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
@@ -277,27 +282,42 @@ def eventually(look: Callable[[], T | None], seconds: float = 60) -> T:
     return found
 
 
+@contextmanager
+def raised(folder: Path, recipe: str, **settings: str) -> Iterator[Workshop]:
+    """`darkroom up` in a folder, with free ports, these settings and the recipe by this name; down, nothing is left."""
+    made = make(folder, None)
+    (folder / "tiny.toml").write_text(RECIPE.replace('name = "tiny"', f'name = "{recipe}"'))
+    ports = {f"DARKROOM_{name}_PORT": str(process.free_port()) for name in ("PREFECT", "MLFLOW", "REPORTS")}
+    made.environment |= ports | {"DARKROOM_SUPERVISE_SECONDS": "2"} | settings
+    try:
+        done = made.command("up", "--recipe", "tiny.toml")
+        assert done.returncode == 0, done.stdout + done.stderr
+        yield made
+        done = made.command("down")
+        assert done.returncode == 0, done.stderr
+        assert not made.left_over()
+    finally:
+        _kill(made.token)
+
+
 @pytest.fixture(scope="session")
 def bring_up() -> Callable[..., AbstractContextManager[House]]:
-    """`darkroom up` in a folder, with free ports and these settings; leaving it is `darkroom down`: nothing stays."""
+    """`darkroom up` in a folder with these settings, and the API of its server."""
 
     @contextmanager
     def brought(folder: Path, **settings: str) -> Iterator[House]:
-        made = make(folder, None)
-        ports = {f"DARKROOM_{name}_PORT": str(process.free_port()) for name in ("PREFECT", "MLFLOW", "REPORTS")}
-        made.environment |= ports | {"DARKROOM_SUPERVISE_SECONDS": "2"} | settings
-        try:
-            done = made.command("up", "--recipe", "tiny.toml")
-            assert done.returncode == 0, done.stdout + done.stderr
-            with httpx.Client(base_url=f"http://127.0.0.1:{ports['DARKROOM_PREFECT_PORT']}/api", timeout=60) as api:
+        with raised(folder, "tiny", **settings) as made:
+            port = made.environment["DARKROOM_PREFECT_PORT"]
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}/api", timeout=60) as api:
                 yield House(made, api)
-            done = made.command("down")
-            assert done.returncode == 0, done.stderr
-            assert not made.left_over()
-        finally:
-            _kill(made.token)
 
     return brought
+
+
+@pytest.fixture
+def another(tmp_path: Path) -> Callable[..., AbstractContextManager[Workshop]]:
+    """`darkroom up` in a folder of its own with these settings, for a recipe by this name."""
+    return lambda recipe, **settings: raised(tmp_path / recipe, recipe, **settings)
 
 
 def _kill(token: str) -> None:

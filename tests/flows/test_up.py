@@ -4,17 +4,23 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+import yaml
 
 from flows.supervisor import processes
 
+ROOT = Path(__file__).resolve().parents[2]
+FLOWS = {path.stem for path in (ROOT / "flows").glob("*.py")}
 Told = tuple[str, list[dict[str, Any]]]
 
 
@@ -93,6 +99,27 @@ def test_the_form_shows_the_recipes_fields_with_what_they_mean(house: Any) -> No
     assert "less than the minimum" in refused.text
 
 
+def test_prefects_own_command_deploys_the_same_file(house: Any, tmp_path: Path) -> None:
+    content = yaml.safe_load((ROOT / "infra/prefect.yaml").read_text())
+    content["deployments"] = [one for one in content["deployments"] if one["entrypoint"].split(".")[1] in FLOWS]
+    (tmp_path / "prefect.yaml").write_text(yaml.safe_dump(content))
+    done = subprocess.run(
+        [*(sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", "prefect.yaml")],
+        cwd=tmp_path,
+        env={**house.workshop.environment, "PREFECT_API_URL": str(house.api.base_url).rstrip("/")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    made, ours = house.deployment("retrain/digits"), house.deployment("retrain/tiny")
+    for same in ("entrypoint", "work_pool_name", "work_queue_name", "concurrency_options", "parameter_openapi_schema"):
+        assert made[same] == ours[same]
+    assert [one["active"] for one in made["schedules"]] == [False]
+    assert house.workshop.command("schedule", "digits", "--remove").returncode == 0
+    assert house.api.get("/deployments/name/retrain/digits").status_code == 404
+
+
 def test_a_cron_schedule_in_a_time_zone_makes_runs(house: Any, wait_for: Callable[..., Any]) -> None:
     done = house.workshop.command("schedule", "tiny", "--cron", "30 2 * * *", "--timezone", "Asia/Taipei")
     assert done.returncode == 0, done.stderr
@@ -111,8 +138,10 @@ def test_a_cron_schedule_in_a_time_zone_makes_runs(house: Any, wait_for: Callabl
 
 
 def test_a_killed_worker_comes_back_and_its_run_goes_on(house: Any, wait_for: Callable[..., Any]) -> None:
+    assert house.workshop.command("schedule", "tiny", "--flow", "retrain", "--overlap", "refuse").returncode == 0
     run = house.start("retrain/tiny")
     house.reach(run, "Running")
+    overlapping = house.start("retrain/tiny")
     wait_for(lambda: run in processes() or None)
     worker = house.pid("worker")
     os.kill(worker, signal.SIGKILL)
@@ -120,6 +149,7 @@ def test_a_killed_worker_comes_back_and_its_run_goes_on(house: Any, wait_for: Ca
     done = house.reach(run, "Completed")
     assert done["run_count"] == 2
     assert house.pid("worker") != worker
+    assert house.run(overlapping)["state_name"] == "Cancelled", "as the overlap is refused"
     names = states(house, run)
     assert [name for name in names if name in ("Crashed", "AwaitingRetry")] == ["Crashed", "AwaitingRetry"]
 
@@ -129,7 +159,7 @@ def test_what_did_not_change_is_known_at_once(house: Any, wait_for: Callable[...
     again, quality = house.start("retrain/tiny"), house.start("quality/tiny")
     house.reach(again, "Completed")
     house.reach(quality, "Completed")
-    assert len(house.runs("retrain/tiny")) == 2, "no event asked for another one"
+    assert len(house.runs("retrain/tiny")) == 3, "no event asked for another one"
     (house.workshop.photos / "metadata.jsonl").rename(house.workshop.photos / "lost.jsonl")
     refused = house.start("quality/tiny")
     assert wait_for(lambda: house.run(refused)["state_name"] == "Failed" or None, 120)
@@ -139,3 +169,23 @@ def test_what_did_not_change_is_known_at_once(house: Any, wait_for: Callable[...
     assert told[1][0]["subject"] == "tiny: the data was refused"
     (house.workshop.photos / "lost.jsonl").rename(house.workshop.photos / "metadata.jsonl")
     assert told[0] not in "".join(path.read_text() for path in (house.workshop.home / "logs").iterdir())
+
+
+def test_a_server_elsewhere_needs_nothing_but_settings(house: Any, another: Any, wait_for: Callable[..., Any]) -> None:
+    """Another machine's `up`: it registers and works there, and starts no server of its own."""
+    there = {
+        "PREFECT_API_URL": str(house.api.base_url).rstrip("/"),
+        "DARKROOM_MLFLOW_URI": "http://mlflow.invalid",
+        "DARKROOM_POOL": "others",
+    }
+    with another("small", **there) as workshop:
+        shown = workshop.command("status").stdout
+        assert re.search(r"^prefect +elsewhere ", shown, re.M), shown
+        assert re.search(r"^  worker +online ", shown, re.M), shown
+        assert house.deployment("retrain/small")["work_pool_name"] == "others"
+        assert house.deployment("retrain/tiny")["work_pool_name"] == "darkroom", "what was there stays as it was"
+        run = house.start("quality/small")
+        house.reach(run, "Completed")
+        assert (workshop.home / "store" / "checked").exists()
+        assert workshop.command("schedule", "small", "--remove").returncode == 0
+    assert house.pid("prefect") in {int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()}
