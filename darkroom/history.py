@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from ._registry import cut
 from .registry import Registry, Version
+from .stability import Trained, trained
 
 if TYPE_CHECKING:
     from .evaluation.gate import Judgement
 
 RUN = "darkroom.run"
 """Tag of a version: the MLflow run of its last evaluation, which has its verdict, report and samples."""
+SHARDS = "darkroom.shards"
+RECENT = 20  # versions that a run looks back at
 JUDGED, PROMOTION = "darkroom.judged.", "darkroom.promotion."
 GATE = "gate"
 CURVES = ("train/", "validation/")  # metrics of a run that are no measures of the finished model
@@ -87,6 +90,8 @@ class Entry:
     measures: dict[str, float]
     judged: tuple[Judged, ...]
     moves: tuple[Move, ...]
+    made: Trained | None = None
+    """What it was made by, beside others; None for one that darkroom did not register."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,11 @@ class History:
     def comparisons(self) -> list[Judged]:
         """Every verdict that a comparison with a champion led to."""
         return [one for entry in self.entries for one in entry.judged if one.against is not None]
+
+    @property
+    def made(self) -> list[Trained]:
+        """What the versions were made by, the newest first."""
+        return [entry.made for entry in self.entries if entry.made is not None]
 
     @property
     def false_promotions(self) -> float:
@@ -167,13 +177,32 @@ def read(registry: Registry, model: str) -> History:
 
 
 def _entry(registry: Registry, version: Version) -> Entry:
-    return Entry(version, measures_of(registry, version), tuple(judged_of(version)), tuple(moves_of(version)))
+    data = _data(registry, version)
+    measures = _measures(data)
+    made = trained(data.get("params") or {}, version.tags.get(SHARDS, ""), measures) if version.checkpoint else None
+    return Entry(version, measures, tuple(judged_of(version)), tuple(moves_of(version)), made)
 
 
 def measures_of(registry: Registry, version: Version) -> dict[str, float]:
     """The measures of a version's last evaluation, without the curves of its training."""
+    return _measures(_data(registry, version))
+
+
+def trained_before(registry: Registry, model: str, checkpoint: str) -> list[Trained]:
+    """What a model's last versions were made by, the newest first, without that of a checkpoint."""
+    others = [one for one in registry.versions(model) if one.checkpoint not in ("", checkpoint)][:RECENT]
+    return [made for one in others if (made := _entry(registry, one).made) is not None]
+
+
+def _data(registry: Registry, version: Version) -> dict[str, Any]:
+    """Parameters, metrics and tags of the run of a version's last evaluation."""
     run_id = version.tags.get(RUN) or version.run_id
-    metrics: dict[str, float] = registry.run(run_id)["data"]["metrics"] if run_id else {}
+    found: dict[str, Any] = registry.run(run_id)["data"] if run_id else {}
+    return found
+
+
+def _measures(data: dict[str, Any]) -> dict[str, float]:
+    metrics: dict[str, float] = data.get("metrics") or {}
     return {name: value for name, value in sorted(metrics.items()) if not name.startswith(CURVES)}
 
 

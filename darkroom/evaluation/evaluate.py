@@ -67,14 +67,14 @@ def evaluation_inputs(
     checkpoint: str, shards: Shards, plan: Evaluate, threads: int, others: Mapping[str, Shards] | None = None
 ) -> tuple[dict[str, str], dict[str, Any]]:
     """What an evaluation's digest is made of. Raises what finding the extractor raises."""
-    from .features import identity
+    from .features import clip_identity, identity
 
     _, extractor = identity(plan.features, plan.sha256)
     inputs = {
         "checkpoint": checkpoint,
         "shards": shards.digest,
         "features": extractor,
-        "clip": identity(plan.clip, plan.clip_sha256, "evaluate.clip_sha256")[1],
+        "clip": clip_identity(plan.clip, plan.clip_sha256)[1],
         **({"safety": locate(plan.safety).sha256} if plan.safety else {}),
         **{f"also {name}": other.digest for name, other in sorted((others or {}).items())},
     }
@@ -252,7 +252,8 @@ def _measure(
     floor = float(np.mean([frechet_at_equal_count(one[:count], real["validation"]) for one in real["train"]]))
     metrics = {measure: distance, f"{measure}_train": floor, f"{measure}_ratio": distance / max(floor, TINY)}
     if len(distances) > 1:  # sets of other noise for the same prompts: how steady the model is
-        metrics[f"{measure}_spread"] = float(np.std(distances, ddof=1))
+        spread = {"spread": float(np.std(distances, ddof=1)), "spread_sets": float(len(distances))}
+        metrics |= {f"{measure}_{name}": value for name, value in spread.items()}
     metrics |= compared(features, real["validation"], prompts, data.texts, measure)
 
     # Whether the pictures are what was asked for, where something was.

@@ -9,14 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from darkroom._registry import cut, flatten, plain
 from darkroom.artifacts import CheckedManifest, Checkpoint, Evaluation, Shards, Verdict
 from darkroom.evaluation.contrasts import MEASURES
 from darkroom.evaluation.evaluate import metrics_of
 from darkroom.evaluation.gate import Rule
 from darkroom.evaluation.verdict import read as read_verdict
 from darkroom.preprocess.shards import read_index
+from darkroom.provenance import portable
 from darkroom.quality.check import summary
 from darkroom.recipe import Gate, Recipe
+from darkroom.registry import PARAM_LENGTH
+from darkroom.stability import Trained, trained
+from darkroom.stability import rows as steady_rows
 from darkroom.training.events import FILE, read
 
 from .charts import interval, looks, loss_curve
@@ -44,6 +49,8 @@ MEANINGS = (
     ("_train", "the same distance for real training pictures, for comparison", "fd_"),
     ("_spread", "how much the distance varies from one set of noise to another (standard deviation)", "fd_"),
     ("_spread", "how much the distance varies from one set of noise to another (standard deviation)", "fid"),
+    ("_spread_sets", "of how many sets of noise that is", "fd_"),
+    ("_spread_sets", "of how many sets of noise that is", "fid"),
     ("blank_share", "share of pictures that are one flat colour; a broken model draws nothing else", ""),
     ("unsafe_share", "share of pictures that the safety classifier takes for unwanted", ""),
     ("blank_share_validation", "the same for held-out pictures", ""),
@@ -88,10 +95,12 @@ def write(
     verdict: Verdict,
     links: Sequence[tuple[str, str]],
     champion: Evaluation | None = None,
+    before: Sequence[Trained] = (),
 ) -> Path:
     """Write the page of a run to ``target`` and return it. Everything shown is escaped: captions are hostile text.
 
     ``links`` are addresses with what they lead to. ``champion``: what the champion's evaluation found, for comparison.
+    ``before``: the model's versions before this one, the newest first, over which its measures are spread.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -128,6 +137,7 @@ def write(
         rebuilt=any(name.startswith("reconstruction_") for name in metrics_of(evaluation)),
         prompts=[prompt for prompt in prompts[:8] if prompt],
         measures=measure_rows(metrics_of(evaluation), plan.gate, metrics_of(champion) if champion else {}),
+        steady=steady_rows([_made(plan, shards, evaluation), *before]),
         data=[
             ("rows in the manifest", f"{found['rows']:,}"),
             ("accepted", f"{found['accepted']:,}"),
@@ -145,6 +155,12 @@ def write(
     temporary.write_text(page, "utf-8")
     temporary.replace(target)
     return target
+
+
+def _made(plan: Recipe, shards: Shards, evaluation: Evaluation) -> Trained:
+    """This version as MLflow will know it."""
+    params = {name: cut(text, PARAM_LENGTH) for name, text in flatten(plain(portable(plan))).items()}
+    return trained(params, shards.digest, metrics_of(evaluation))
 
 
 def measure_rows(metrics: dict[str, float], gate: Gate, champion: dict[str, float]) -> list[dict[str, str]]:
