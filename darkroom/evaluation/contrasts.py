@@ -24,7 +24,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from . import frechet
-from .sets import NEIGHBOURS, cubic, diversity, off_diagonal_mean, radii
+from .sets import NEIGHBOURS, cubic, off_diagonal_mean, radii
 
 Measured = tuple[float, np.ndarray]
 LEAST = 0.1  # of a distance that is left without its bias, where the estimate says less
@@ -190,9 +190,9 @@ def _diversity(drawn: Drawn, _: Held, _block: int) -> Measured:
         sums[rows] = cdist(drawn.features[rows], drawn.features[rows]).sum(axis=1)
         partners[rows] = len(rows) - 1
     total, pairs = sums.sum(), partners.sum()
-    value = diversity(drawn.features, list(drawn.prompts))
-    if value is None:
+    if pairs == 0:
         return math.nan, np.full(len(names), math.nan)
+    value = float(total / pairs)
     without = (total - 2 * sums) / np.maximum(pairs - 2 * partners, 1)
     return value, (len(names) - 1) * (value - without)
 

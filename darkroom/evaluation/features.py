@@ -38,26 +38,28 @@ class Extractor:
     network: "Network"
 
 
-def identity(name: str, expected: str | None, field: str = "evaluate.sha256") -> tuple[str, str]:
-    """(measure, sha256) of an extractor, without loading it; see :func:`load` for what is raised.
-
-    ``field`` is the one of the recipe that says which sha256 is ``expected``.
-    """
+def identity(name: str, expected: str | None) -> tuple[str, str]:
+    """(measure, sha256) of an extractor, without loading it; see :func:`load` for what is raised."""
     measure, path, digest = _find(name)
-    if expected is not None and digest != expected:
-        raise RecipeError(f"{field}: the weights of {name!r} at {path} have sha256 {digest}, not {expected}")
+    _expect("evaluate.sha256", name, path, digest, expected)
     return measure, digest
 
 
 def clip_identity(name: str, expected: str | None) -> tuple[str, str]:
     """The same of the model of the CLIP score, which must be a CLIP: no other knows texts."""
-    measure, digest = identity(name, expected, "evaluate.clip_sha256")
-    if not is_clip(_find(name)[1]):
+    measure, path, digest = _find(name, "the CLIP score")
+    _expect("evaluate.clip_sha256", name, path, digest, expected)
+    if not is_clip(path):
         raise RecipeError(
             f"evaluate.clip = {name!r} is no CLIP model, and a fit of pictures to texts needs one: name a folder with "
             "a CLIP's config.json, or a CLIP of the hub such as openai/clip-vit-base-patch32"
         )
     return measure, digest
+
+
+def _expect(field: str, name: str, path: Path, digest: str, expected: str | None) -> None:
+    if expected is not None and digest != expected:
+        raise RecipeError(f"{field}: the weights of {name!r} at {path} have sha256 {digest}, not {expected}")
 
 
 def load(name: str, device: str, layer: str = "projection") -> Extractor:
@@ -117,8 +119,8 @@ def folder_features(folder: Path, extractor: Extractor, batch: int = 128) -> np.
     return np.asarray(found, dtype=np.float64)
 
 
-def _find(name: str) -> tuple[str, Path, str]:
-    """(measure, file or folder, sha256)."""
+def _find(name: str, what: str = "") -> tuple[str, Path, str]:
+    """(measure, file or folder, sha256); ``what`` is missing where it cannot be found, by default the distance."""
     if name == "inception":
         path = _inception_file()
         return "fid", path, file_digest(path)
@@ -127,9 +129,15 @@ def _find(name: str) -> tuple[str, Path, str]:
         if path.name != INCEPTION_FILE:
             raise RecipeError(f"evaluate.features = {name!r}: a file must be clean-fid's {INCEPTION_FILE}")
         return "fid", path, file_digest(path)
-    weights = locate(name)
-    slug = re.sub(r"[^a-z0-9]+", "_", weights.name.removeprefix("builtin:").rstrip("/").split("/")[-1].lower())
-    return f"fd_{slug}", weights.path, weights.sha256
+    measure = f"fd_{re.sub(r'[^a-z0-9]+', '_', name.removeprefix('builtin:').rstrip('/').split('/')[-1].lower())}"
+    try:
+        weights = locate(name)
+    except ServiceUnavailable as error:
+        raise ServiceUnavailable(
+            f"{what or measure} cannot be had: {error}; copy the model's folder (config.json, model.safetensors, "
+            f"preprocessor_config.json) to this machine and give its path instead of {name!r}"
+        ) from None
+    return measure, weights.path, weights.sha256
 
 
 def _inception_file() -> Path:

@@ -1,5 +1,8 @@
 """Features are clean-fid's, in the order of the pictures, and distances are named after their extractors."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -157,3 +160,33 @@ def test_dimensions_are_known_before_anything_is_loaded(tmp_path: Path) -> None:
     Image.new("RGB", (16, 16)).save(folder / "0.png")
     for layer in ("projection", "pooled"):
         assert folder_features(folder, load(CLIP, "cpu", layer)).shape == (1, dimensions(CLIP, layer))
+
+
+@pytest.mark.parametrize("name", ["inception", "nobody/dinov2-tiny"])
+def test_without_internet_it_says_what_cannot_be_had_and_how_to_supply_it(name: str, tmp_path: Path) -> None:
+    code = f"""
+from darkroom.errors import ServiceUnavailable
+from darkroom.evaluation.features import clip_identity, identity
+for ask in (identity, clip_identity):
+    try:
+        ask({name!r}, None)
+    except ServiceUnavailable as error:
+        print(error)
+"""
+    nowhere = {"HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    environment = {key: value for key, value in os.environ.items() if key not in ("NO_PROXY", "no_proxy")}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment | nowhere | {"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    distance, score = done.stdout.splitlines()
+    if name == "inception":
+        assert distance.startswith("FID needs clean-fid's Inception weights, and they could not be downloaded")
+        assert "put inception-2015-12-05.pt at" in distance
+    else:
+        assert distance.startswith("fd_dinov2_tiny cannot be had: nobody/dinov2-tiny is not on this machine")
+        assert score.startswith("the CLIP score cannot be had")
+        assert "give its path instead of 'nobody/dinov2-tiny'" in score
