@@ -10,11 +10,22 @@ if TYPE_CHECKING:
     from darkroom.evaluation.gate import Look
 
 
+INK = "#808080"  # to be read on a light page and on a dark one
+INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+
+
 def loss_curve(events: Path, target: Path) -> Path:
     """Draw training and validation loss, and where the guard stepped in, as a PNG at ``target``, and return it."""
     import matplotlib
 
     matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    with pyplot.rc_context(dict.fromkeys(INKED, INK)):
+        return _loss_curve(events, target)
+
+
+def _loss_curve(events: Path, target: Path) -> Path:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7, 3.5), dpi=110)
@@ -32,7 +43,7 @@ def loss_curve(events: Path, target: Path) -> Path:
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     figure.tight_layout()
-    figure.savefig(target)
+    figure.savefig(target, transparent=True)
     pyplot.close(figure)
     return target
 
