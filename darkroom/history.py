@@ -7,7 +7,7 @@ its gain over the champion of that time, and ``darkroom.promotion.<number>`` for
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -122,6 +122,17 @@ class History:
         return sum(one.alpha for one in self.comparisons)
 
 
+@dataclass(frozen=True)
+class Past:
+    """What lies behind a model before a run's own verdict."""
+
+    made: tuple[Trained, ...] = ()
+    """What its last versions were made by, the newest first."""
+    comparisons: int = 0
+    false_promotions: float = 0.0
+    """As in :class:`History`."""
+
+
 def when(version: Version) -> str:
     """When a version was registered, in UTC."""
     return datetime.fromtimestamp(version.created / 1000, UTC).isoformat(timespec="seconds")
@@ -188,10 +199,15 @@ def measures_of(registry: Registry, version: Version) -> dict[str, float]:
     return _measures(_data(registry, version))
 
 
-def trained_before(registry: Registry, model: str, checkpoint: str) -> list[Trained]:
-    """What a model's last versions were made by, the newest first, without that of a checkpoint."""
-    others = [one for one in registry.versions(model) if one.checkpoint not in ("", checkpoint)][:RECENT]
-    return [made for one in others if (made := _entry(registry, one).made) is not None]
+def past(registry: Registry, model: str, checkpoint: str, verdict: str) -> Past:
+    """What lies behind a model when a checkpoint gets a verdict, these two left out."""
+    versions = registry.versions(model)
+    others = [one for one in versions if one.checkpoint not in ("", checkpoint)][:RECENT]
+    this = f"{JUDGED}{verdict[:12]}"
+    earlier = [replace(one, tags={key: text for key, text in one.tags.items() if key != this}) for one in versions]
+    alphas = [judged.alpha for one in earlier for judged in judged_of(one) if judged.against is not None]
+    made = tuple(made for one in others if (made := _entry(registry, one).made) is not None)
+    return Past(made, len(alphas), sum(alphas))
 
 
 def _data(registry: Registry, version: Version) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def report(
             links.append(("This run in Prefect", flow_run.ui_url))
         digest = marker(verdict)["inputs"]["champion"]
         champion = store.find(Evaluation, digest) if digest else None
-        before = history.trained_before(open_registry(settings, plan.name), plan.name, checkpoint.digest)
-        page.write(target, plan, checked, shards, checkpoint, evaluation, verdict, links, champion, before)
+        past = history.past(open_registry(settings, plan.name), plan.name, checkpoint.digest, verdict.digest)
+        page.write(target, plan, checked, shards, checkpoint, evaluation, verdict, links, champion, past)
     create_link_artifact(settings.link(target), link_text="report of this run", key="report", description="Report")
     return target

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 TINY = 1e-12
 OF_TRAINING = ("nearest_", "memorised_", "blank_")  # measures that mean nothing on data that were not trained on
+REBUILT = 512  # held-out pictures of a shape that a model's autoencoder rebuilds
 REAL_DRAWS = 8  # sets of real training pictures, whose mean distance generated ones are compared with
 
 
@@ -206,7 +207,7 @@ def _measure(
     from .features import identity
     from .frechet import frechet_at_equal_count, frechet_of_sets
     from .measures import denoising_errors
-    from .reconstruction import is_autoencoder, rebuilding
+    from .reconstruction import is_autoencoder, rebuild, rebuilding, reconstruction_errors
     from .samples import PICTURES, Drawer
     from .sets import blank, by_group, compared
 
@@ -244,13 +245,19 @@ def _measure(
     grid(pictures[:64], columns=8).save(work / "grid.png")
     write_json(work / "prompts.json", prompts)
 
+    # What its autoencoder, which no training of the denoiser mends, loses of held-out pictures.
+    metrics: dict[str, float] = {}
+    if (vae := getattr(pipeline, "vae", None)) is not None:
+        given = [part.pixels[:REBUILT] for part in data.parts]
+        metrics |= reconstruction_errors([rebuild(vae, pixels) for pixels in given], given)
+
     # The distance to held-out pictures, beside that of real training pictures at equal count.
     measure, _ = identity(plan.features, plan.sha256)
     features = drawer.features(0, count)
     distances = frechet_of_sets(features, real["validation"])
     distance = float(np.mean(distances))
     floor = float(np.mean([frechet_at_equal_count(one[:count], real["validation"]) for one in real["train"]]))
-    metrics = {measure: distance, f"{measure}_train": floor, f"{measure}_ratio": distance / max(floor, TINY)}
+    metrics |= {measure: distance, f"{measure}_train": floor, f"{measure}_ratio": distance / max(floor, TINY)}
     if len(distances) > 1:  # sets of other noise for the same prompts: how steady the model is
         spread = {"spread": float(np.std(distances, ddof=1)), "spread_sets": float(len(distances))}
         metrics |= {f"{measure}_{name}": value for name, value in spread.items()}
@@ -261,6 +268,7 @@ def _measure(
     score_name, scores = score_of(plan), drawer.scores(0, count)
     if asked:
         metrics[score_name] = float(np.nanmean(scores))
+    write_json(work / "scores.json", [None if np.isnan(score) else round(float(score), 3) for score in scores])
     write_json(work / "notes.json", notes(score_name, asked, count))
     labels = drawer.labels(0, count)
     write_json(work / "groups.json", by_group(labels if any(labels) else prompts, scores, features, real["validation"]))

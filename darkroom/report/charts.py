@@ -30,7 +30,7 @@ def _loss_curve(events: Path, target: Path) -> Path:
 
     figure, axes = pyplot.subplots(figsize=(7, 3.5), dpi=110)
     for name, style in (
-        ("train/loss", {"alpha": 0.45, "linewidth": 1.0}),
+        ("train/loss", {"alpha": 0.7, "linewidth": 1.0}),
         ("validation/loss", {"marker": "o", "markersize": 3.0}),
     ):
         points = [(event["step"], event["metrics"][name]) for event in read(events) if name in event.get("metrics", {})]

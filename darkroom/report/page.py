@@ -15,6 +15,7 @@ from darkroom.evaluation.contrasts import MEASURES
 from darkroom.evaluation.evaluate import metrics_of
 from darkroom.evaluation.gate import Rule
 from darkroom.evaluation.verdict import read as read_verdict
+from darkroom.history import Past
 from darkroom.preprocess.shards import read_index
 from darkroom.provenance import portable
 from darkroom.quality.check import summary
@@ -95,15 +96,18 @@ def write(
     verdict: Verdict,
     links: Sequence[tuple[str, str]],
     champion: Evaluation | None = None,
-    before: Sequence[Trained] = (),
+    past: Past | None = None,
 ) -> Path:
     """Write the page of a run to ``target`` and return it. Everything shown is escaped: captions are hostile text.
 
     ``links`` are addresses with what they lead to. ``champion``: what the champion's evaluation found, for comparison.
-    ``before``: the model's versions before this one, the newest first, over which its measures are spread.
+    ``past``: the model's versions before this one, over which its measures are spread, and their comparisons.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+    from darkroom.evaluation.reconstruction import is_autoencoder
+
+    past = past or Past()
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
@@ -123,6 +127,8 @@ def write(
         planned=f"{judgement.planned:,}",
         budget=f"{judgement.budget:,}",
         alpha=f"{judgement.alpha:.0%}",
+        comparisons=past.comparisons + 1,
+        expected=f"{past.false_promotions + judgement.alpha:.3g}",
         sides=_sides(verdict),
         compared=champion is not None,
         groups=_group_rows(evaluation, champion),
@@ -134,10 +140,10 @@ def write(
         suspects=_inline(shown.read_bytes()) if (shown := evaluation.path / "suspects.png").is_file() else None,
         curve=_inline(_curve(checkpoint)),
         last=_last_values(checkpoint),
-        rebuilt=any(name.startswith("reconstruction_") for name in metrics_of(evaluation)),
+        rebuilt=is_autoencoder(checkpoint.path / "pipeline"),
         prompts=[prompt for prompt in prompts[:8] if prompt],
         measures=measure_rows(metrics_of(evaluation), plan.gate, metrics_of(champion) if champion else {}),
-        steady=steady_rows([_made(plan, shards, evaluation), *before]),
+        steady=steady_rows([_made(plan, shards, evaluation), *past.made]),
         data=[
             ("rows in the manifest", f"{found['rows']:,}"),
             ("accepted", f"{found['accepted']:,}"),
