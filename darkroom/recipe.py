@@ -183,12 +183,17 @@ class Evaluate(Safety):
 
     count: int | None = Field(None, ge=2, description="Pictures drawn; None: as many as the validation side has.")
     features: str = Field(
-        "inception", description="Extractor of the distance: inception, builtin:NAME, a CLIP folder or hub name."
+        "inception",
+        description="Extractor of the distance: inception, builtin:NAME, or the folder or hub name of a vision model "
+        "(CLIP, DINOv2, any that transformers loads).",
     )
     layer: Literal["projection", "pooled"] = Field(
-        "projection", description="Which features of a CLIP extractor: in its joint space, or before the projection."
+        "projection",
+        description="Which features of a CLIP extractor: in its joint space, or before the projection.",
     )
-    clip: str = Field("openai/clip-vit-base-patch32", description="CLIP model of the CLIP score: likewise.")
+    clip: str = Field(
+        "openai/clip-vit-base-patch32", description="CLIP model of the CLIP score: builtin:NAME, a folder or hub name."
+    )
     sha256: str | None = Field(
         None, pattern="^[0-9a-f]{64}$", description="sha256 that the weights of `features` must have."
     )
@@ -224,7 +229,11 @@ class Gate(Section):
     """When a challenger may replace the champion."""
 
     limits: dict[str, Limit] = Field({}, description="Absolute limits by measure; also for the first version.")
-    measure: GateMeasure = Field("frechet", description="What the challenger must be better in.")
+    measure: GateMeasure | None = Field(
+        None,
+        description="What the challenger must be better in; None: frechet where the first look has two pictures for "
+        "each dimension of the features or more, else kernel, which is steady with few.",
+    )
     gain: float = Field(
         0.05, gt=0, lt=1, description="Smallest improvement worth a change, as a share of the champion's value."
     )

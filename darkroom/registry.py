@@ -51,6 +51,7 @@ GRIDS = "samples"  # the key under which MLflow's page shows the sample grids
 
 # MLflow's own limits.
 PARAM_LENGTH, PARAMS_A_BATCH, METRICS_A_BATCH, DATASET_DIGEST = 6000, 100, 1000, 36
+DESCRIPTION = 5000  # characters of a model's
 
 
 def _asks(method: Callable[P, T]) -> Callable[P, T]:
@@ -340,7 +341,8 @@ class Registry:
         """
         with Allow("RESOURCE_ALREADY_EXISTS"):
             self._client.create_registered_model(model)
-        if model_description and self._client.get_registered_model(model).description != model_description:
+        known = self._client.get_registered_model(model).description or ""
+        if model_description and not known.startswith(model_description):  # its history may stand behind it
             self._client.update_registered_model(model, model_description)
         found = self.version_of(model, checkpoint)
         if found is not None:
@@ -431,6 +433,15 @@ class Registry:
         if description is not None and description != version.description:
             self._client.update_model_version(version.model, version.version, description)
         return self._get(version.model, version.version)
+
+    @_asks
+    def describe(self, model: str, mark: str, words: str) -> None:
+        """Put ``words``, which begin with ``mark``, at the end of a model's description, in the place of older ones."""
+        known = self._client.get_registered_model(model).description or ""
+        own = known.partition(mark)[0].rstrip()
+        text = f"{own}\n\n{words}".lstrip() if own else words
+        if text != known:
+            self._client.update_registered_model(model, cut(text, DESCRIPTION))
 
     @_asks
     def set_alias(self, version: Version, alias: str) -> Version:

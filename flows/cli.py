@@ -174,14 +174,16 @@ def _run(options: argparse.Namespace) -> int:
 
 def _preflight(plan: "Recipe") -> None:
     """What is cheap and may fail: the weights that the recipe names are there, those that judge included."""
-    from darkroom.evaluation.features import identity
+    from darkroom.evaluation.features import clip_identity, identity
+    from darkroom.evaluation.verdict import settled
     from darkroom.training.packages import available
     from darkroom.training.parts import look_early
 
     available(plan.train)
     look_early(plan)
     identity(plan.evaluate.features, plan.evaluate.sha256)
-    identity(plan.evaluate.clip, plan.evaluate.clip_sha256, "evaluate.clip_sha256")
+    clip_identity(plan.evaluate.clip, plan.evaluate.clip_sha256)
+    settled(plan.evaluate, plan.gate)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -355,11 +357,14 @@ def _generate(options: argparse.Namespace) -> int:
 def _promote(options: argparse.Namespace) -> int:
     from darkroom.promotion import promote
     from darkroom.quality.releases import user
+    from darkroom.report import chronicle
     from darkroom.settings import Settings
     from darkroom.tracking import open_registry
 
-    registry = open_registry(Settings(), options.model)
+    settings = Settings()
+    registry = open_registry(settings, options.model)
     print(promote(registry, options.model, options.version, user(), options.why))
+    chronicle.tell(registry, options.model, settings)
     return 0
 
 

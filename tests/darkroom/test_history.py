@@ -126,3 +126,16 @@ def test_reasons_fit_into_a_tag(shelf: Shelf) -> None:
     (text,) = history.judged_tag("d" * 64, history.Judged.of(judgement, None)).values()
     assert len(text) < 5000
     assert len(json.loads(text)["reasons"]) == history.WORDS
+
+
+def test_what_lies_behind_a_run_leaves_its_own_verdict_out(shelf: Shelf) -> None:
+    rule = Rule("frechet", "fd", "held", 1.0, 1.5, 0.5, 0.2, 0.8, 0.1, "better")
+    judgement = Judgement("PASS", ("better",), "fd", 0.05, 256, 512, 512, 2048, (rule,))
+    judged = history.Judged.of(judgement, shelf.known["1"])
+    shelf.annotate(shelf.known["2"], tags=history.judged_tag("d" * 64, judged))
+    shelf.annotate(shelf.known["3"], tags=history.judged_tag("e" * 64, judged))
+    shelf.annotate(shelf.known["3"], tags=history.judged_tag("f" * 64, judged))
+    found = history.past(shelf, "digits", "c3", "f" * 64)
+    assert (found.comparisons, found.false_promotions) == (2, 0.1)
+    assert len(found.made) == 2, "its own version is not one before it"
+    assert history.past(shelf, "digits", "c9", "a" * 64).comparisons == 3

@@ -62,8 +62,8 @@ clip = "builtin:clip-digits"
 sampler = { steps = 2, guidance = 1.0, batch = 16 }
 denoising_timesteps = 2
 [gate]
-first = 64
-count = 128
+first = 128
+count = 256
 """
 
 
