@@ -220,6 +220,7 @@ def _estimate(options: argparse.Namespace) -> int:
     from darkroom.store import Store
     from darkroom.tracking import open_registry
     from darkroom.training.estimate import estimate, synthetic_shards
+    from darkroom.training.pace import duration
     from darkroom.training.parts import pin
 
     plan = load(options.recipe, _overrides(options))
@@ -246,9 +247,9 @@ def _estimate(options: argparse.Namespace) -> int:
         print(json.dumps({"recipe": plan.name, **asdict(found), "seconds": found.seconds}))
         return 0
     lines = [
-        f"{plan.name}: {_duration(found.seconds)} for {found.steps:,} steps and their evaluation",
-        f"  training        {_duration(found.train_seconds)}",
-        f"  evaluation      {_duration(found.evaluate_seconds)}",
+        f"{plan.name}: {duration(found.seconds)} for {found.steps:,} steps and their evaluation",
+        f"  training        {duration(found.train_seconds)}",
+        f"  evaluation      {duration(found.evaluate_seconds)}",
         f"  memory          {found.peak_bytes / 1e9:.2f} GB of {settings.device}",
         f"  disk            {found.disk_bytes / 1e9:.3f} GB",
         f"  cost            {found.cost:.2f} {found.currency}"
@@ -274,13 +275,6 @@ def _prepared(plan: "Recipe", settings: "Settings", store: "Store") -> "tuple[Re
     told = _counted("pictures prepared")
     latents = latents_of(plan)
     return plan, preprocess(checked, plan.preprocess, latents, plan.train.threads, store, settings.device, told)
-
-
-def _duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"
 
 
 def _new(options: argparse.Namespace) -> int:

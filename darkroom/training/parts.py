@@ -1,5 +1,7 @@
 """The frozen parts and the base that a recipe names, found."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -7,7 +9,8 @@ from pydantic import ValidationError
 from darkroom.errors import RecipeError
 from darkroom.preprocess.latents import Latents
 from darkroom.recipe import Recipe
-from darkroom.recipe_training import PARTS, SHIFTED
+from darkroom.recipe_shapes import untiled
+from darkroom.recipe_training import PARTS, SHIFTED, UNETS
 from darkroom.registry import Registry
 from darkroom.store import Store, digest_of, write_json
 from darkroom.weights.base import locate_base, part_of, pinned_hub, read_name
@@ -32,12 +35,18 @@ def parts(plan: Recipe) -> dict[str, Weights]:
 
 def look_early(plan: Recipe) -> None:
     """What is cheap to look at before a run: all that is named but models of the registry, which may be away yet."""
-    later = plan.model.base and read_name(plan.model.base).kind in ("champion", "registered")
-    parts(plan.model_copy(update={"model": plan.model.model_copy(update={"base": None})}) if later else plan)
+    if plan.model.base and read_name(plan.model.base).kind in ("champion", "registered"):
+        parts(plan.model_copy(update={"model": plan.model.model_copy(update={"base": None})}))
+    else:
+        parts(plan)
+        latents_of(plan)
 
 
 def latents_of(plan: Recipe) -> Latents:
-    """How the pictures of a plan become what its denoiser sees: by its autoencoder, or by that of its base."""
+    """How the pictures of a plan become what its denoiser sees: by its autoencoder, or by that of its base.
+
+    Raises :class:`RecipeError` where pictures of the plan's shapes cannot be cut into whole latents and tokens.
+    """
     if plan.train.method == "autoencoder":
         return Latents(None)  # it is itself what is trained, on pixels
     vae: Weights | None = None
@@ -45,7 +54,33 @@ def latents_of(plan: Recipe) -> Latents:
         vae = locate(plan.model.vae)
     elif plan.model.base and plan.model.family != "unconditional":
         vae = part_of(locate_base(plan.model.base, plan.model.family), "vae")
+    if vae is not None and (fault := untiled(plan, _factor(vae), _patch(plan))):
+        raise RecipeError(fault)
     return Latents(vae, plan.model.family in SHIFTED, masks=plan.train.objective.masked)
+
+
+def _factor(vae: Weights) -> int:
+    """Pixels of a latent's side: all levels of an autoencoder but the last halve the picture."""
+    inner = vae.path / "vae"
+    return int(2 ** (len(_read(inner if inner.is_dir() else vae.path).get("block_out_channels", (64,))) - 1))
+
+
+def _patch(plan: Recipe) -> int:
+    """Latents of a token's side; 1 where the denoiser is no transformer."""
+    if plan.model.family in UNETS:
+        return 1
+    if plan.model.family == "flux" or plan.model.base is None:
+        return plan.model.transformer.patch_size  # Flux's configuration counts the tokens that its pipeline has packed
+    return int(_read(locate_base(plan.model.base, plan.model.family).path / "transformer").get("patch_size", 2))
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """The configuration of a part. Raises :class:`RecipeError` where it cannot be read."""
+    try:
+        found: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
+        return found
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{folder} has no config.json that can be read: {error}") from None
 
 
 def pin(plan: Recipe, manifest: str, registry: Registry, store: Store, remember: bool = True) -> Recipe:
@@ -73,20 +108,14 @@ def _champion(plan: Recipe, manifest: str, registry: Registry, store: Store, rem
     path = store.root / "bases" / f"{key}.json"
     with store.lock(f"base-{key}"):
         if path.is_file():
-            return _read(path)
+            known: dict[str, str | None] = json.loads(path.read_text("utf-8"))
+            return known["base"]
         found = registry.with_alias(plan.name, "champion")
         chosen = found.uri if found else None
         if remember:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, {"base": chosen, "recipe": plan.name, "manifest": manifest})
         return chosen
-
-
-def _read(path: Any) -> str | None:
-    import json
-
-    content: dict[str, str | None] = json.loads(path.read_text("utf-8"))
-    return content["base"]
 
 
 def _with_base(plan: Recipe, base: str | None) -> Recipe:

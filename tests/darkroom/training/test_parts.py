@@ -146,6 +146,36 @@ def test_what_is_no_whole_pipeline_is_said_in_one_sentence(folder: Path, spoil, 
         locate_base(str(folder), "stable-diffusion")
 
 
+SD3 = {"family": "stable-diffusion-3", "text_encoder": "builtin:digits-text-encoder"}
+SD3 |= {"vae": "builtin:digits-vae", "text_encoder_2": "builtin:digits-text-encoder"}  # two pixels to a latent
+
+
+@pytest.mark.parametrize(
+    ("model", "cut", "words"),
+    [
+        (SD3, {"size": 16}, None),
+        (SD3 | {"transformer": {"patch_size": 2}}, {"size": 48, "buckets": 3, "bucket_step": 8}, None),
+        (
+            SD3 | {"transformer": {"patch_size": 3}},
+            {"size": 16},
+            "preprocess.size = 16: 2 x 2 pixels make a latent, and 3",
+        ),
+        (
+            SD3 | {"transformer": {"patch_size": 8}},
+            {"size": 48, "buckets": 3, "bucket_step": 8},
+            "preprocess.bucket_step = 8: .*pixels is no multiple of 16: take 16",
+        ),
+    ],
+)
+def test_shapes_that_make_no_whole_tokens_are_refused_before_a_run(model, cut, words: str | None) -> None:
+    plan = recipe(None, model=model, preprocess=cut)
+    if words is None:
+        parts.look_early(plan)
+    else:
+        with pytest.raises(RecipeError, match=words):
+            parts.look_early(plan)
+
+
 def test_a_repository_is_pinned_to_its_commit(monkeypatch, tmp_path: Path, folder: Path) -> None:
     asked: list[tuple[str, str | None]] = []
 
@@ -203,6 +233,8 @@ def test_champion_is_decided_once_for_the_same_data_and_recipe(tmp_path: Path) -
     assert parts.pin(plan, "more data", names, store).model.base == "models:/mine/1"
     longer = recipe(None, model=NAMED, train={"steps": 6})
     assert parts.pin(longer, "more data", names, store).model.base == "models:/mine/2"
+    shaped = NAMED | {"unet": {"layers_per_block": 1}}
+    assert parts.pin(recipe(None, model=shaped), "more data", names, store).model.base == "models:/mine/2"
     judged = recipe(None, model=NAMED, evaluate={"count": 9})
     assert parts.pin(judged, "more data", names, store).model.base == "models:/mine/1", "another judge trains nothing"
 
