@@ -49,6 +49,6 @@ def untiled(plan: "Recipe", factor: int, patch: int) -> str | None:
     value = getattr(plan.preprocess, field)
     tokens = f", and {patch} x {patch} of these a token" if patch > 1 else ""
     return (
-        f"preprocess.{field} = {value}: {factor} x {factor} pixels make a latent{tokens}, and a side of {odd[0]} pixels "
-        f"is no multiple of {whole}: take {max(whole, round(value / whole) * whole)}"
+        f"preprocess.{field} = {value}: {factor} x {factor} pixels make a latent{tokens}, and a side of {odd[0]} "
+        f"pixels is no multiple of {whole}: take {max(whole, round(value / whole) * whole)}"
     )

@@ -435,7 +435,7 @@ def _untaught(model: Model, train: Train) -> str | None:
     for section, methods in TAUGHT_BY.items():
         if section in train.model_fields_set and train.method not in methods:
             return f"train.{section} does nothing with train.method = {train.method!r}: set {' or '.join(methods)}"
-    # While there is no champion, training starts from scratch, and these say of what shape; models:/ is what it becomes.
+    # While there is no champion training starts from scratch, and these say of what shape; models:/ is what it becomes.
     if model.base is not None and not model.base.startswith(("champion", "models:/")):
         if train.dropout:
             return f"train.dropout = {train.dropout} is of a new denoiser, and model.base brings its own: leave it out"

@@ -158,11 +158,11 @@ SD3 |= {"vae": "builtin:digits-vae", "text_encoder_2": "builtin:digits-text-enco
         (
             SD3 | {"transformer": {"patch_size": 3}},
             {"size": 16},
-            "preprocess.size = 16: 2 x 2 pixels make a latent, and 3",
+            "size = 16: 2 x 2 pixels make a latent, and 3",
         ),
         (
             SD3 | {"transformer": {"patch_size": 8}},
-            {"size": 48, "buckets": 3, "bucket_step": 8},
+            {"size": 64, "buckets": 3, "bucket_step": 8},
             "preprocess.bucket_step = 8: .*pixels is no multiple of 16: take 16",
         ),
     ],
