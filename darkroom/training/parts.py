@@ -18,6 +18,7 @@ from darkroom.weights.locate import Weights, locate
 
 from .job import BASE
 
+KNOWN = "AutoencoderKL"
 NAMED = (*PARTS, BASE)  # fields of [model] that say where weights lie: which these are, their digests say
 
 
@@ -47,22 +48,31 @@ def latents_of(plan: Recipe) -> Latents:
 
     Raises :class:`RecipeError` where pictures of the plan's shapes cannot be cut into whole latents and tokens.
     """
-    if plan.train.method == "autoencoder":
-        return Latents(None)  # it is itself what is trained, on pixels
     vae: Weights | None = None
     if plan.model.vae:
         vae = locate(plan.model.vae)
     elif plan.model.base and plan.model.family != "unconditional":
         vae = part_of(locate_base(plan.model.base, plan.model.family), "vae")
-    if vae is not None and (fault := untiled(plan, _factor(vae), _patch(plan))):
+    factor = _factor(vae) if vae is not None else 1
+    if plan.train.method == "autoencoder":
+        return Latents(None)  # it is itself what is trained, on pixels
+    if fault := untiled(plan, factor, _patch(plan)):
         raise RecipeError(fault)
     return Latents(vae, plan.model.family in SHIFTED, masks=plan.train.objective.masked)
 
 
 def _factor(vae: Weights) -> int:
-    """Pixels of a latent's side: all levels of an autoencoder but the last halve the picture."""
+    """Pixels of a latent's side: all levels of an autoencoder but the last halve the picture.
+
+    Raises :class:`RecipeError` for another kind of autoencoder, which diffusers would open with weights made up.
+    """
     inner = vae.path / "vae"
-    return int(2 ** (len(_read(inner if inner.is_dir() else vae.path).get("block_out_channels", (64,))) - 1))
+    config = _read(inner if inner.is_dir() else vae.path)
+    if (kind := config.get("_class_name", KNOWN)) != KNOWN:
+        raise RecipeError(
+            f"{vae.name} is of the class {kind}, and darkroom's latents are those of an {KNOWN}: name one"
+        )
+    return int(2 ** (len(config.get("block_out_channels", (64,))) - 1))
 
 
 def _patch(plan: Recipe) -> int:

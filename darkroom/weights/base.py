@@ -265,9 +265,15 @@ def _ask(repository: str, question: Callable[[], Any]) -> Any:
 def converted(file: Path, family: str) -> Path:
     """A checkpoint in one file as a pipeline's folder, converted once and kept beside the store's artifacts.
 
-    diffusers recognises the file by its keys and takes the matching configuration and tokenizer from the hub.
+    The configuration and the tokenizer are those of the folder beside it that is called as the file, without its
+    suffix, where there is one; else diffusers recognises the file by its keys and takes them from the hub.
     """
-    place = Settings().store / "bases" / pipelines.known_digest(file)
+    beside, known = file.with_suffix(""), pipelines.known_digest(file)
+    told: dict[str, Any] = {}
+    if (beside / pipelines.INDEX).is_file():
+        told = {"config": str(beside), "local_files_only": True}
+        known = _sha256(f"{known} {pipelines.configuration_digest(beside)}")
+    place = Settings().store / "bases" / known
     if (place / pipelines.INDEX).is_file():
         return place
     import diffusers
@@ -278,7 +284,7 @@ def converted(file: Path, family: str) -> Path:
         raise RecipeError(f"model.base = {str(file)!r}: a {kind.__name__} cannot be read from one file: name a folder")
     try:
         extra = {"safety_checker": None} if "safety_checker" in kind._optional_components else {}
-        pipeline = kind.from_single_file(str(file), torch_dtype=torch.float32, **extra)
+        pipeline = kind.from_single_file(str(file), torch_dtype=torch.float32, **extra, **told)
     except Exception as error:
         raise _unreadable(file, kind.__name__, error) from error
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -299,7 +305,8 @@ def _unreadable(file: Path, kind: str, error: Exception) -> DarkroomError:
         if isinstance(cause, away):
             return ServiceUnavailable(
                 f"model.base = {str(file)!r}: diffusers takes the configuration of a single file from the hub, which "
-                "did not answer: run it once with the hub in reach, or name the model's folder instead"
+                "did not answer: run it once with the hub in reach, put a pipeline's folder without its weights beside "
+                f"the file as {file.stem}/, or name the model's folder instead"
             )
         cause = cause.__cause__ or cause.__context__
     return RecipeError(f"model.base = {str(file)!r} cannot be read as a {kind}: {str(error).splitlines()[0][:300]}")

@@ -112,6 +112,12 @@ def pipeline_digest(folder: Path, index: dict[str, Any]) -> str:
     return files_digest(folder, wanted(names, index))
 
 
+def configuration_digest(folder: Path) -> str:
+    """sha256 over all that a pipeline's folder says beside its weights."""
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix in WANTED)
+    return files_digest(folder, sorted(names))
+
+
 def part_digest(folder: Path) -> str:
     """sha256 over the files that one part is loaded from: equal for the same part of two pipelines."""
     return files_digest(folder, sorted(path.name for path in folder.iterdir() if path.is_file() and _counts(path.name)))

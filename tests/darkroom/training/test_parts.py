@@ -176,6 +176,20 @@ def test_shapes_that_make_no_whole_tokens_are_refused_before_a_run(model, cut, w
             parts.look_early(plan)
 
 
+def test_another_kind_of_autoencoder_is_refused_before_a_run(folder: Path, tmp_path: Path) -> None:
+    """diffusers' ``AutoencoderKL`` would open it, with weights made up for all that it lacks."""
+    config = '{"_class_name": "AutoencoderTiny"}'
+    (folder / "vae/config.json").write_text(config)
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny/config.json").write_text(config)
+    alone = recipe(None, model=NAMED | {"base": None, "vae": str(tmp_path / "tiny")})
+    for plan in (recipe(str(folder)), alone):
+        with pytest.raises(
+            RecipeError, match="is of the class AutoencoderTiny, and darkroom's latents are those of an"
+        ):
+            parts.look_early(plan)
+
+
 def test_a_repository_is_pinned_to_its_commit(monkeypatch, tmp_path: Path, folder: Path) -> None:
     asked: list[tuple[str, str | None]] = []
 
