@@ -4,7 +4,7 @@
 
 FOLDER has ``models/`` and ``captioned_photos/``.
 
-The LoRA is one of cloneofsimo's for Stable Diffusion 1.5, whose file numbers its layers and names none. Shown is whether
+The LoRA is one of cloneofsimo's for Stable Diffusion 1.5, whose file numbers its layers. Shown is whether
 darkroom adapts as many, and whether each is as wide as the file's of the same place in that program's order.
 The autoencoder is TAEF2, FLUX.2's in small: pickles of layers that diffusers' AutoencoderTiny has not, so that
 no recipe can name it. It is built here and measured by darkroom's reconstruction errors.
