@@ -15,6 +15,7 @@ from darkroom.registry import Registry
 from darkroom.store import Store, digest_of, write_json
 from darkroom.weights.base import locate_base, part_of, pinned_hub, read_name
 from darkroom.weights.locate import Weights, locate
+from darkroom.weights.sound import part_fault
 
 from .job import BASE
 
@@ -31,6 +32,9 @@ def parts(plan: Recipe) -> dict[str, Weights]:
     if plan.train.method == "autoencoder":
         named["perceptual"] = plan.train.autoencoder.perceptual
     found = {name: locate(value) for name, value in named.items() if value is not None}
+    for name in found.keys() & set(PARTS):
+        if fault := part_fault(found[name].path, name):
+            raise RecipeError(f"model.{name} = {found[name].name!r}: {fault}")
     return found | ({BASE: locate_base(plan.model.base, plan.model.family)} if plan.model.base else {})
 
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from darkroom.errors import RecipeError, ServiceUnavailable
 from darkroom.preprocess.latents import Latents
@@ -17,6 +19,7 @@ from darkroom.training import parts
 from darkroom.weights import base as bases
 from darkroom.weights import pipelines
 from darkroom.weights.base import Name, locate_base, read_name
+from darkroom.weights.locate import locate
 
 REPOSITORY = "maker/model"
 COMMIT = "a" * 40
@@ -50,8 +53,13 @@ def folder(tmp_path: Path) -> Path:
     where = tmp_path / "pipeline"
     for name, content in {**WANTED, pipelines.INDEX: json.dumps(INDEX), "README.md": "words"}.items():
         (where / name).parent.mkdir(parents=True, exist_ok=True)
-        (where / name).write_text(content)
+        (where / name).write_bytes(weights(content) if name.endswith(".safetensors") else content.encode())
     return where
+
+
+def weights(words: str) -> bytes:
+    """A safetensors file that other words make another one."""
+    return save({"words": np.frombuffer(words.encode(), np.uint8)})
 
 
 def recipe(base: str | None, **sections: Any) -> Recipe:
@@ -97,19 +105,36 @@ def test_the_identity_follows_what_is_loaded_alone(folder: Path) -> None:
     (folder / "unet/config.json").write_text('{"_name_or_path": "elsewhere"}')
     assert locate_base(str(folder), "stable-diffusion").sha256 == first.sha256
     vae = parts.latents_of(recipe(str(folder))).digest
-    (folder / "unet/diffusion_pytorch_model.safetensors").write_text("other weights")
+    (folder / "unet/diffusion_pytorch_model.safetensors").write_bytes(weights("other weights"))
     assert locate_base(str(folder), "stable-diffusion").sha256 != first.sha256
     assert parts.latents_of(recipe(str(folder))).digest == vae, "another denoiser makes no latents anew"
-    (folder / "vae/diffusion_pytorch_model.safetensors").write_text("other weights!")
+    (folder / "vae/diffusion_pytorch_model.safetensors").write_bytes(weights("other weights!"))
     latents = parts.latents_of(recipe(str(folder)))
     assert isinstance(latents, Latents)
     assert latents.digest != vae
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
 
 
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
         (lambda folder: shutil.rmtree(folder / "vae"), r"names vae, but the folder vae/ is not there"),
+        (
+            lambda folder: shutil.rmtree(folder / "tokenizer") or (folder / "tokenizer").mkdir(),
+            "tokenizer/ has no vocab",
+        ),
+        (
+            lambda folder: (folder / "scheduler/scheduler_config.json").unlink(),
+            "scheduler/ has no scheduler_config.json",
+        ),
+        (lambda folder: (folder / "unet/config.json").unlink(), r"unet/ has no config\.json"),
+        (
+            lambda folder: cut(folder / "unet/diffusion_pytorch_model.safetensors"),
+            r"unet/diffusion_pytorch_model\.safetensors is no whole safetensors file",
+        ),
         (lambda folder: (folder / pipelines.INDEX).unlink(), "is not a diffusers pipeline"),
         (lambda folder: (folder / pipelines.INDEX).write_text("{"), "cannot be read"),
         (
@@ -144,6 +169,25 @@ def test_what_is_no_whole_pipeline_is_said_in_one_sentence(folder: Path, spoil, 
     spoil(folder)
     with pytest.raises(RecipeError, match=words):
         locate_base(str(folder), "stable-diffusion")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda one: (one / "config.json").unlink(), r"model\.text_encoder = .*: .* has no config\.json"),
+        (lambda one: cut(one / "model.safetensors"), r"model\.safetensors is no whole safetensors file"),
+        (lambda one: (one / "model.safetensors").unlink(), "has no weights in safetensors"),
+        (lambda one: (one / "tokenizer.json").unlink(), "has no tokenizer"),
+    ],
+)
+def test_a_part_of_ones_own_is_looked_at_before_a_run(tmp_path: Path, spoil, words: str) -> None:
+    one = tmp_path / "mine"
+    shutil.copytree(locate("builtin:digits-text-encoder").path, one)
+    plan = recipe(None, model=NAMED | {"base": None, "text_encoder": str(one)})
+    parts.look_early(plan)
+    spoil(one)
+    with pytest.raises(RecipeError, match=words):
+        parts.look_early(plan)
 
 
 SD3 = {"family": "stable-diffusion-3", "text_encoder": "builtin:digits-text-encoder"}
@@ -182,6 +226,7 @@ def test_another_kind_of_autoencoder_is_refused_before_a_run(folder: Path, tmp_p
     (folder / "vae/config.json").write_text(config)
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny/config.json").write_text(config)
+    (tmp_path / "tiny/diffusion_pytorch_model.safetensors").write_bytes(weights("tiny"))
     alone = recipe(None, model=NAMED | {"base": None, "vae": str(tmp_path / "tiny")})
     for plan in (recipe(str(folder)), alone):
         with pytest.raises(
