@@ -94,7 +94,7 @@ class Model(Section):
     base: str | None = Field(
         None,
         description="Pre-trained pipeline to start from: a name on the hub, a local folder or .safetensors file, "
-        "models:/NAME/VERSION, NAME@ALIAS, or champion (this recipe's own). None: from scratch.",
+        "NAME/VERSION or NAME@ALIAS of the registry, or champion (this recipe's own). None: from scratch.",
     )
     vae: str | None = Field(
         None,

@@ -235,7 +235,7 @@ def _estimate(options: argparse.Namespace) -> int:
         except ServiceUnavailable as error:
             print(f"darkroom: {error}; measured on pictures of noise instead", file=sys.stderr)
     if shards is not None:
-        found = estimate(plan, shards, store, settings.device, **money)
+        found = estimate(plan, shards, store, settings.device, champion=_has_champion(plan.name, settings), **money)
     else:
         plan = pin(plan, "", open_registry(settings, plan.name), store, remember=False)
         with tempfile.TemporaryDirectory(prefix="darkroom-") as folder:
@@ -250,6 +250,7 @@ def _estimate(options: argparse.Namespace) -> int:
         f"{plan.name}: {duration(found.seconds)} for {found.steps:,} steps and their evaluation",
         f"  training        {duration(found.train_seconds)}",
         f"  evaluation      {duration(found.evaluate_seconds)}",
+        f"  comparison      {duration(found.compare_seconds)} at most" if found.compare_seconds else "",
         f"  memory          {found.peak_bytes / 1e9:.2f} GB of {settings.device}",
         f"  disk            {found.disk_bytes / 1e9:.3f} GB",
         f"  cost            {found.cost:.2f} {found.currency}"
@@ -257,8 +258,19 @@ def _estimate(options: argparse.Namespace) -> int:
         else "  cost            unknown: set DARKROOM_PRICE_PER_HOUR",
         f"  measured on     {found.measured_on}",
     ]
-    print("\n".join(lines))
+    print("\n".join(line for line in lines if line))
     return 0
+
+
+def _has_champion(name: str, settings: "Settings") -> bool:
+    """Whether there is one to compare with, as far as an MLflow in reach says."""
+    from darkroom.errors import ServiceUnavailable
+    from darkroom.tracking import open_registry
+
+    try:
+        return open_registry(settings, name).with_alias(name, "champion") is not None
+    except ServiceUnavailable:
+        return False
 
 
 def _prepared(plan: "Recipe", settings: "Settings", store: "Store") -> "tuple[Recipe, Shards]":

@@ -62,6 +62,8 @@ def read_name(text: str) -> Name:
         return Name("folder", str(path.absolute()))
     if path.suffix == ".safetensors" or path.is_file():
         return _file(path, text)
+    if re.fullmatch(r"[a-z0-9][a-z0-9_-]*/\d+", text):  # a repository that is called by a number needs its revision
+        return Name("registered", text)
     name, _, revision = text.partition("@")
     name = SHORT.get(name, name)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
@@ -69,7 +71,7 @@ def read_name(text: str) -> Name:
     if revision and re.fullmatch(r"[\w.-]+", name):
         return Name("registered", text)
     raise RecipeError(
-        f"model.base = {text!r} is no folder, file, name on the hub (OWNER/NAME), models:/NAME/VERSION, NAME@ALIAS or "
+        f"model.base = {text!r} is no folder, file, name on the hub (OWNER/NAME), NAME/VERSION, NAME@ALIAS or "
         f"champion; short names are {', '.join(name for name in SHORT if '/' not in name)}"
     )
 

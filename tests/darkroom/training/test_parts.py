@@ -86,6 +86,8 @@ def test_names_are_told_apart(tmp_path: Path, folder: Path) -> None:
     assert read_name("champion").kind == "champion"
     assert read_name("models:/digits/3").kind == "registered"
     assert read_name("digits@champion").kind == "registered"
+    assert read_name("digits/1").kind == "registered"
+    assert read_name("maker/1@main").kind == "hub"
     assert read_name(str(folder)) == Name("folder", str(folder))
     assert read_name("stable-diffusion-v1-5").where == "stable-diffusion-v1-5/stable-diffusion-v1-5"
     assert read_name("maker/model@v2") == Name("hub", "maker/model", "v2")
