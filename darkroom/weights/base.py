@@ -22,6 +22,8 @@ from . import pipelines
 from .locate import Weights
 
 CHAMPION = "champion"
+# What the hub's client has had below it; their errors have no common ancestor.
+BELOW = ("httpx", "httpx2", "httpcore", "httpcore2", "requests")
 
 # Names that people know -> where these models are.
 SHORT = {
@@ -173,10 +175,17 @@ def hub_folder(repository: str, revision: str | None, named: str) -> tuple[Path,
 def _commit(repository: str, revision: str | None) -> str:
     if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
         return revision
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    def asked() -> str:
+        found = str(HfApi().model_info(repository, revision=revision).sha)
+        with contextlib.suppress(EntryNotFoundError):  # by its name, not by its commit: so that the cache knows both
+            hf_hub_download(repository, pipelines.INDEX, revision=revision)
+        return found
 
     try:
-        return str(_ask(repository, lambda: HfApi().model_info(repository, revision=revision)).sha)
+        return str(_ask(repository, asked))
     except ServiceUnavailable:
         # Without the hub, what was downloaded last goes by the same name.
         folder = _here(repository, revision or "main")
@@ -186,12 +195,13 @@ def _commit(repository: str, revision: str | None) -> str:
 
 
 def _here(repository: str, revision: str) -> Path | None:
-    """The snapshot in the hub's own cache, if there is one."""
+    """The snapshot in the hub's own cache, if there is one, however much of it is there."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     with contextlib.suppress(LocalEntryNotFoundError):
-        return Path(snapshot_download(repository, revision=revision, local_files_only=True))
+        # Whether it is whole, :func:`_whole` says: the hub's client would miss the files that are never downloaded.
+        return Path(snapshot_download(repository, revision=revision, local_files_only=True, allow_patterns=[]))
     return None
 
 
@@ -253,8 +263,7 @@ def _ask(repository: str, question: Callable[[], Any]) -> Any:
             f"{repository} is not whole on this machine and the hub did not answer: {error}"
         ) from None
     except Exception as error:
-        # The hub's client has had requests and httpx below it, whose errors have no common ancestor.
-        if type(error).__module__.partition(".")[0] not in ("httpx", "httpcore", "requests"):
+        if type(error).__module__.partition(".")[0] not in BELOW:
             raise
         raise ServiceUnavailable(
             f"{repository} is not whole on this machine and the hub did not answer: {error}"
