@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from .errors import RecipeError
 from .form import changes, with_sections
 from .recipe_adversarial import adversarial_disagreement
+from .recipe_shapes import shape_disagreement
 from .recipe_training import Model as Model
 from .recipe_training import Train as Train
 from .recipe_training import UNet as UNet
@@ -294,7 +295,7 @@ class Recipe(Section):
             raise ValueError(found)
         if self.train.prior is not None and self.preprocess.buckets > 1:
             raise ValueError("train.prior: pictures of the class are squares: set preprocess.buckets = 1")
-        if found := adversarial_disagreement(self):
+        if found := shape_disagreement(self) or adversarial_disagreement(self):
             raise ValueError(found)
         if self.model.family == "dit" and self.preprocess.buckets > 1:
             raise ValueError(

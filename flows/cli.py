@@ -226,6 +226,7 @@ def _estimate(options: argparse.Namespace) -> int:
     from darkroom.store import Store
     from darkroom.tracking import open_registry
     from darkroom.training.estimate import estimate, synthetic_shards
+    from darkroom.training.pace import duration
     from darkroom.training.parts import pin
 
     plan = load(options.recipe, _overrides(options))
@@ -240,7 +241,7 @@ def _estimate(options: argparse.Namespace) -> int:
         except ServiceUnavailable as error:
             print(f"darkroom: {error}; measured on pictures of noise instead", file=sys.stderr)
     if shards is not None:
-        found = estimate(plan, shards, store, settings.device, **money)
+        found = estimate(plan, shards, store, settings.device, champion=_has_champion(plan.name, settings), **money)
     else:
         plan = pin(plan, "", open_registry(settings, plan.name), store, remember=False)
         with tempfile.TemporaryDirectory(prefix="darkroom-") as folder:
@@ -252,9 +253,10 @@ def _estimate(options: argparse.Namespace) -> int:
         print(json.dumps({"recipe": plan.name, **asdict(found), "seconds": found.seconds}))
         return 0
     lines = [
-        f"{plan.name}: {_duration(found.seconds)} for {found.steps:,} steps and their evaluation",
-        f"  training        {_duration(found.train_seconds)}",
-        f"  evaluation      {_duration(found.evaluate_seconds)}",
+        f"{plan.name}: {duration(found.seconds)} for {found.steps:,} steps and their evaluation",
+        f"  training        {duration(found.train_seconds)}",
+        f"  evaluation      {duration(found.evaluate_seconds)}",
+        f"  comparison      {duration(found.compare_seconds)} at most" if found.compare_seconds else "",
         f"  memory          {found.peak_bytes / 1e9:.2f} GB of {settings.device}",
         f"  disk            {found.disk_bytes / 1e9:.3f} GB",
         f"  cost            {found.cost:.2f} {found.currency}"
@@ -262,8 +264,19 @@ def _estimate(options: argparse.Namespace) -> int:
         else "  cost            unknown: set DARKROOM_PRICE_PER_HOUR",
         f"  measured on     {found.measured_on}",
     ]
-    print("\n".join(lines))
+    print("\n".join(line for line in lines if line))
     return 0
+
+
+def _has_champion(name: str, settings: "Settings") -> bool:
+    """Whether there is one to compare with, as far as an MLflow in reach says."""
+    from darkroom.errors import ServiceUnavailable
+    from darkroom.tracking import open_registry
+
+    try:
+        return open_registry(settings, name).with_alias(name, "champion") is not None
+    except ServiceUnavailable:
+        return False
 
 
 def _prepared(plan: "Recipe", settings: "Settings", store: "Store") -> "tuple[Recipe, Shards]":
@@ -280,13 +293,6 @@ def _prepared(plan: "Recipe", settings: "Settings", store: "Store") -> "tuple[Re
     told = _counted("pictures prepared")
     latents = latents_of(plan)
     return plan, preprocess(checked, plan.preprocess, latents, plan.train.threads, store, settings.device, told)
-
-
-def _duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"
 
 
 def _new(options: argparse.Namespace) -> int:
