@@ -28,6 +28,7 @@ from ._registry import (
     ENVIRONMENT,
     Allow,
     Dataset,
+    RegisteredModel,
     Version,
     chunks,
     cut,
@@ -289,6 +290,20 @@ class Registry:
         with Allow("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return self._read(lambda mlflow: _version(mlflow.get_model_version_by_alias(model, alias)))
         return None
+
+    @_asks
+    def model(self, name: str) -> RegisteredModel | None:
+        """A model's aliases and tags, in one request; None of a model that is not registered."""
+        with Allow("RESOURCE_DOES_NOT_EXIST"):
+            found = self._read(lambda mlflow: mlflow.get_registered_model(name))
+            aliases = {alias: str(version) for alias, version in found.aliases.items()}
+            return RegisteredModel(found.name, aliases, dict(found.tags))
+        return None
+
+    @_asks
+    def tag_model(self, name: str, key: str, value: str) -> None:
+        """Write a tag on a model's own page."""
+        self._client.set_registered_model_tag(name, key, value)
 
     @_asks
     def resolve(self, reference: str) -> Version:

@@ -135,7 +135,7 @@ class Pending:
                 process.stop(self._server, STOP_SECONDS)
                 self._server = None
         elif self.mode == "up" and "prefect" in sys.modules:
-            _hand_over()
+            hand_over()
         self._release()
         if self._restore is not None:
             os.environ.clear()
@@ -173,7 +173,7 @@ class Pending:
         after them, and wait until the database has it and the state of every event before it.
         """
         last = uuid.uuid4()
-        if not _hand_over(last):
+        if not hand_over(last):
             return
         database = prefect_server.database(self.settings)
         if not _eventually(
@@ -191,7 +191,7 @@ class Pending:
         return self.settings.prefect_home / "server.log"
 
 
-def _hand_over(last: uuid.UUID | None = None) -> bool:
+def hand_over(last: uuid.UUID | None = None) -> bool:
     """Send what Prefect's loggers and event clients hold, and ``last`` as the last event; False when that hangs."""
 
     def drain() -> None:
