@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from .errors import RecipeError
 from .recipe_adversarial import adversarial_disagreement
+from .recipe_monitor import Monitor as Monitor
 from .recipe_training import Model as Model
 from .recipe_training import Train as Train
 from .recipe_training import UNet as UNet
@@ -270,6 +271,7 @@ class Recipe(Section):
     evaluate: Evaluate = Evaluate()
     gate: Gate = Gate()
     register_: Register = Field(Register(), alias="register")
+    monitor: Monitor = Monitor()
 
     @field_validator("version", mode="before")
     @classmethod

@@ -428,6 +428,18 @@ class Registry:
                 self._client.log_artifact(run_id, str(link), str(Path(name).parent) if Path(name).parent.name else None)
 
     @_asks
+    def append(self, run_id: str, metrics: Mapping[str, float]) -> None:
+        """Append a point to each of these curves of a run, all at one step and now; what is not finite is left out."""
+        from mlflow.entities import Metric
+
+        known = self._client.get_run(run_id).data.metrics
+        last = max((p.step for name in known for p in self._client.get_metric_history(run_id, name)), default=-1)
+        now = milliseconds(None)
+        points = [Metric(name, float(value), now, last + 1) for name, value in metrics.items() if math.isfinite(value)]
+        for batch in chunks(points, METRICS_A_BATCH):
+            self._client.log_batch(run_id, metrics=batch)
+
+    @_asks
     def annotate(
         self,
         version: Version,

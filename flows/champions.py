@@ -1,6 +1,7 @@
-"""`darkroom promote`, `refuse` and `rollback`: who is the champion, decided on the command line."""
+"""`darkroom promote`, `refuse`, `rollback` and `monitor`: the commands on the champion."""
 
 import argparse
+import json
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,16 @@ def add_parsers(commands: Any) -> None:
         if function is not _rollback:
             made.add_argument("version", metavar="VERSION", help="the version's number, or 'challenger'")
         made.add_argument("--why", metavar="TEXT", default="", help="the reason, for the model's history")
+    monitor = commands.add_parser(
+        "monitor",
+        help="look at the champion: is it still what it was, and is it time to train again",
+        description="Draw from the champion again, measure it on the newest accepted data, and say when retraining is "
+        "due, and why. Exit status 0 whatever it found: the outcome says it.",
+    )
+    monitor.set_defaults(command=_monitor)
+    monitor.add_argument("recipe", metavar="RECIPE", help="a name in recipes/, a path to a .toml file, or an address")
+    monitor.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], help="override a field")
+    monitor.add_argument("--json", action="store_true", help="print the outcome as one JSON object, on the last line")
 
 
 def _promote(options: argparse.Namespace) -> int:
@@ -51,6 +62,47 @@ def _rollback(options: argparse.Namespace) -> int:
 
     settings, registry, store = _places(options.model)
     return _told(settings, rollback(registry, options.model, user(), options.why, store))
+
+
+def _monitor(options: argparse.Namespace) -> int:
+    import os
+    import sys
+
+    from darkroom.recipe import Overrides, load, read_assignments
+    from darkroom.settings import Settings
+
+    from . import servers
+
+    overrides = Overrides(fields=read_assignments(options.set))
+    load(options.recipe, overrides)  # the cheapest mistakes first, before any server starts
+    os.environ.setdefault("PREFECT_LOGGING_COLORS", "true" if sys.stderr.isatty() else "false")
+    with servers.start(Settings()) as server:
+        from .monitor import monitor
+
+        server.wait()
+        found: dict[str, Any] = monitor(options.recipe, overrides)
+        print(json.dumps(found, ensure_ascii=False) if options.json else _monitored(found), flush=True)
+    return 0
+
+
+def _monitored(found: dict[str, Any]) -> str:
+    """What the monitor found, for a terminal."""
+    new = "unknown" if found["new_rows"] is None else f"{found['new_rows']:,}"
+    lines = [
+        "",
+        f"{found['model']['uri']}: {found['decision'].replace('_', ' ')} - {found['reason']}",
+        f"  pictures        {found['same']}",
+        *(
+            f"  {one['measure']:<26} {one['now']:.4g}, at registration {one['then']:.4g}: {one['worse']:+.1%} worse"
+            for one in found["watched"]
+        ),
+        f"  data            {found['rows']:,} accepted pictures, {new} of them new since its training, {found['data']}",
+        f"  drift           {found['drift']}",
+        *(f"                  {sentence}" for sentence in found["drift_words"]),
+        f"  age             {found['age_days']:.1f} days",
+        f"Prefect run       {found['run']['name']}, {found['run']['url']}",
+    ]
+    return "\n".join(lines)
 
 
 def _places(model: str) -> "tuple[Settings, Registry, Store]":
