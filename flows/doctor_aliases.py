@@ -1,12 +1,13 @@
 """What an alias needs in MLflow and no longer has: a version, its run, its files. For `darkroom doctor`.
 
-MLflow lets all of these be deleted without a word: a deleted version takes its alias along, a deleted run hides what the
-version was made of until `mlflow gc` removes it for good, and files go with either. It is asked without being imported,
-by its database file or over its REST API, and nothing is written.
+MLflow lets all of these be deleted without a word: a deleted version takes its alias along, a deleted run hides what
+the version was made of until `mlflow gc` removes it for good, and files go with either. It is asked without being
+imported, by its database file or over its REST API, and nothing is written.
 """
 
 import contextlib
 import json
+import os
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -53,11 +54,14 @@ class Source(Protocol):
 
 def lost(settings: Settings) -> Iterator[tuple[str, str]]:
     """(what is wrong, what to do) of every alias that lacks something."""
+    import httpx
+
     with _asked(settings) as source:
         if source is None:
             return
-        for model in source.models():
-            yield from _of_model(source, model)
+        with contextlib.suppress(httpx.TransportError):  # a server that does not answer is a finding of its own
+            for model in source.models():
+                yield from _of_model(source, model)
 
 
 def _of_model(source: Source, model: Model) -> Iterator[tuple[str, str]]:
@@ -151,7 +155,9 @@ class _Rest:
     def __init__(self, server: str) -> None:
         import httpx
 
-        self._http = httpx.Client(base_url=f"{server}/api/2.0/mlflow/", timeout=3.0, trust_env=False)
+        name, word = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
+        auth = httpx.BasicAuth(name, word) if name else None
+        self._http = httpx.Client(base_url=f"{server}/api/2.0/mlflow/", timeout=3.0, trust_env=False, auth=auth)
 
     def models(self) -> list[Model]:
         found, token = [], ""
