@@ -121,6 +121,22 @@ def _told(settings: "Settings", done: "Done") -> int:
     return 0
 
 
+def notice(settings: "Settings", registry: "Registry", reference: str) -> None:
+    """Record a move on MLflow's page since the last look, before somebody reads the history; reading needs no more."""
+    from darkroom import champion
+    from darkroom.errors import ServiceUnavailable
+    from darkroom.references import model_of
+    from darkroom.store import Store
+
+    store = Store(settings.store, settings.reserve_bytes)
+    try:
+        moved = champion.notice(registry, model_of(reference), store)
+    except ServiceUnavailable as error:  # as where this user may read and not write
+        logging.getLogger("darkroom").warning("whether the champion was moved on MLflow's page is not noted: %s", error)
+    else:
+        announce_where_prefect_runs(settings, [moved] if moved else [])
+
+
 def announce_where_prefect_runs(settings: "Settings", moves: "Sequence[Moved]") -> None:
     """Emit the events of these moves, unless no Prefect server is configured or up; one that is away is no failure."""
     from darkroom.errors import ServiceUnavailable
