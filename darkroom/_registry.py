@@ -67,6 +67,16 @@ class Version:
         return self.tags.get(CHECKPOINT, "")
 
 
+@dataclass(frozen=True)
+class RegisteredModel:
+    """A model's own page, as it was when it was asked for."""
+
+    name: str
+    aliases: dict[str, str]
+    """Version by alias."""
+    tags: dict[str, str]
+
+
 def requirements() -> Iterator[str]:
     """The served model's packages as pip takes them."""
     for name in REQUIREMENTS:

@@ -32,6 +32,15 @@ class Reader:
         """One version."""
         return _version(self._ask("model-versions/get", name=name, version=version)["model_version"])
 
+    def get_registered_model(self, name: str) -> SimpleNamespace:
+        """A model's own page."""
+        found = self._ask("registered-models/get", name=name)["registered_model"]
+        return SimpleNamespace(
+            name=found["name"],
+            aliases={one["alias"]: one["version"] for one in found.get("aliases", ())},
+            tags={tag["key"]: tag.get("value", "") for tag in found.get("tags", ())},
+        )
+
     def search_model_versions(self, condition: str, max_results: int) -> list[SimpleNamespace]:
         """The versions that meet a condition, without their aliases, as MLflow's search answers."""
         found = self._ask("model-versions/search", filter=condition, max_results=str(max_results))

@@ -42,6 +42,7 @@ def explain(registry: Registry, reference: str, settings: Settings) -> dict[str,
         },
         "verdict": asdict(judged[-1]) if judged else None,
         "promotions": [asdict(move) for move in history.moves_of(version)],
+        "refusals": [asdict(one) for one in history.refusals_of(version)],
         "data": known.get("data") or _data(version, run),
         "recipe": record.recipe,
         "given": known.get("given"),
@@ -160,7 +161,10 @@ def _verdict(found: Mapping[str, Any]) -> Iterator[str]:
         yield _row("verdict", f"{judged['decision']}{against}: {judged['reasons']}")
     for move in found["promotions"]:
         instead = f" instead of version {move['against']['version']}" if move["against"] else ""
-        yield _row("promoted", f"{move['when']} by {move['who']}{instead}: {move['why']}")
+        how = "rolled back to" if move["undoes"] else "promoted"
+        yield _row(how, f"{move['when']} by {move['who']}{instead}: {move['why']}")
+    for one in found["refusals"]:
+        yield _row("refused", f"{one['when']} by {one['who']}: {one['why']}")
 
 
 def _many(count: int, what: str, ending: str = "s") -> str:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from .errors import RecipeError
 from .form import changes, with_sections
 from .recipe_adversarial import adversarial_disagreement
+from .recipe_monitor import Monitor as Monitor
 from .recipe_shapes import shape_disagreement
 from .recipe_training import Model as Model
 from .recipe_training import Train as Train
@@ -281,6 +282,7 @@ class Recipe(Section):
     evaluate: Evaluate = Evaluate()
     gate: Gate = Gate()
     register_: Register = Field(Register(), alias="register")
+    monitor: Monitor = Monitor()
 
     @field_validator("version", mode="before")
     @classmethod

@@ -28,6 +28,7 @@ from ._registry import (
     ENVIRONMENT,
     Allow,
     Dataset,
+    RegisteredModel,
     Version,
     chunks,
     cut,
@@ -292,6 +293,20 @@ class Registry:
         return None
 
     @_asks
+    def model(self, name: str) -> RegisteredModel | None:
+        """A model's aliases and tags, in one request; None of a model that is not registered."""
+        with Allow("RESOURCE_DOES_NOT_EXIST"):
+            found = self._read(lambda mlflow: mlflow.get_registered_model(name))
+            aliases = {alias: str(version) for alias, version in found.aliases.items()}
+            return RegisteredModel(found.name, aliases, dict(found.tags))
+        return None
+
+    @_asks
+    def tag_model(self, name: str, key: str, value: str) -> None:
+        """Write a tag on a model's own page."""
+        self._client.set_registered_model_tag(name, key, value)
+
+    @_asks
     def resolve(self, reference: str) -> Version:
         """The version that ``digits@champion``, ``digits/3`` or ``models:/digits/3`` names.
 
@@ -413,6 +428,18 @@ class Registry:
                 link = Path(folder) / Path(name).name
                 link.symlink_to(path.absolute())
                 self._client.log_artifact(run_id, str(link), str(Path(name).parent) if Path(name).parent.name else None)
+
+    @_asks
+    def append(self, run_id: str, metrics: Mapping[str, float]) -> None:
+        """Append a point to each of these curves of a run, all at one step and now; what is not finite is left out."""
+        from mlflow.entities import Metric
+
+        known = self._client.get_run(run_id).data.metrics
+        last = max((p.step for name in known for p in self._client.get_metric_history(run_id, name)), default=-1)
+        now = milliseconds(None)
+        points = [Metric(name, float(value), now, last + 1) for name, value in metrics.items() if math.isfinite(value)]
+        for batch in chunks(points, METRICS_A_BATCH):
+            self._client.log_batch(run_id, metrics=batch)
 
     @_asks
     def annotate(

@@ -98,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
     new.add_argument("--images", metavar="FOLDER", type=Path, required=True, help="the pictures")
     new.add_argument("--out", metavar="FILE", type=Path, help="the recipe's file (recipes/NAME.toml)")
 
-    from . import data, export, models, schedule
+    from . import champions, data, export, models, schedule
 
     data.add_parsers(commands)
     models.add_parsers(commands)
@@ -116,10 +116,7 @@ def parser() -> argparse.ArgumentParser:
     generate.add_argument("--steps", type=_at_least(1), default=0, help="sampling steps (the model's own)")
     generate.add_argument("--guidance", type=float, default=-1.0, help="classifier-free guidance (the model's own)")
 
-    promote = command("promote", _promote, "make a version the champion by hand")
-    promote.add_argument("model", metavar="MODEL", help="the model's name")
-    promote.add_argument("version", metavar="VERSION", help="the version's number, or 'challenger'")
-    promote.add_argument("--why", metavar="TEXT", default="", help="the reason, for the model's history")
+    champions.add_parsers(commands)
 
     for name, function, help_ in (
         ("up", _up, "start the dashboards, a worker, and the deployments with their schedules"),
@@ -357,20 +354,6 @@ def _generate(options: argparse.Namespace) -> int:
         say=lambda line: print(line, file=sys.stderr),
     )
     print(files[-1])
-    return 0
-
-
-def _promote(options: argparse.Namespace) -> int:
-    from darkroom.promotion import promote
-    from darkroom.quality.releases import user
-    from darkroom.report import chronicle
-    from darkroom.settings import Settings
-    from darkroom.tracking import open_registry
-
-    settings = Settings()
-    registry = open_registry(settings, options.model)
-    print(promote(registry, options.model, options.version, user(), options.why))
-    chronicle.tell(registry, options.model, settings)
     return 0
 
 

@@ -23,7 +23,7 @@ from urllib.parse import unquote, urlsplit
 import darkroom
 from darkroom.settings import Settings
 
-from . import prefect_server
+from . import doctor_aliases, prefect_server
 from .servers import choose
 from .services import state_of
 
@@ -62,6 +62,7 @@ def doctor(settings: Settings, weights: Path | None = None) -> tuple[list[Line],
         ("GPUs", _gpus),
         ("Prefect", lambda: _prefect(settings)),
         ("MLflow", lambda: _mlflow(settings)),
+        ("what aliases need", lambda: (Line("warning", *found) for found in doctor_aliases.lost(settings))),
         ("the shipped weights", lambda: _weights(shipped)),
         ("optional packages", _optional),
     ]

@@ -118,11 +118,10 @@ def in_short(found: History) -> str:
 def _line(entry: Entry) -> str:
     last = entry.judged[-1] if entry.judged else None
     moves = "; ".join(f"{move.when[:16].replace('T', ' ')} by {_told(move)['who']}: {move.why}" for move in entry.moves)
-    gain = (
-        "{:+.3g} ({:+.3g} to {:+.3g}) over version {}".format(last.gain, *_numbers(last)[::2], last.against.version)
-        if last and last.against
-        else ""
-    )
+    gain = ""
+    if last and last.against:
+        low, middle, high = _numbers(last)
+        gain = f"{middle:+.3g} ({low:+.3g} to {high:+.3g}) over version {last.against.version}"
     cells = [
         entry.version.version,
         history.when(entry.version)[:16].replace("T", " "),
@@ -246,6 +245,7 @@ def _row(entry: Entry, folder: Path, settings: Settings) -> dict[str, Any]:
         "interval": "{:+.3g} to {:+.3g}".format(*_numbers(last)[::2]) if last and last.against else "",
         "against": last.against.version if last and last.against else "",
         "moves": [_told(move) for move in entry.moves],
+        "refusals": [{"who": one.who, "when": one.when, "why": one.why} for one in entry.refusals],
         "measures": [(name, f"{value:.5g}") for name, value in entry.measures.items()],
         "mlflow": links.version(settings, version.model, version.version),
         "page": page if (folder / page).is_file() else None,
@@ -255,7 +255,8 @@ def _row(entry: Entry, folder: Path, settings: Settings) -> dict[str, Any]:
 def _told(move: Move) -> dict[str, str]:
     who = "the gate" if move.who == history.GATE else move.who
     against = f" instead of version {move.against.version}" if move.against else ", as the first champion"
-    return {"version": move.version, "who": who, "when": move.when, "why": move.why, "against": against}
+    how = "Rolled back to" if move.undoes else "Promoted"
+    return {"version": move.version, "how": how, "who": who, "when": move.when, "why": move.why, "against": against}
 
 
 def _number(measures: Mapping[str, float], name: str) -> str:

@@ -188,6 +188,12 @@ def make(folder: Path, url: str | None) -> Workshop:
     return Workshop(folder, environment)
 
 
+@pytest.fixture(scope="session")
+def make_workshop() -> Callable[[Path, str | None], Workshop]:
+    """See :func:`make`."""
+    return make
+
+
 @pytest.fixture
 def workshop(tmp_path: Path, prefect_url: str) -> Iterator[Workshop]:
     """A fresh workshop; its processes must be gone when the test is."""
