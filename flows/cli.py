@@ -150,6 +150,8 @@ def _run(options: argparse.Namespace) -> int:
     settings = Settings()
     _quiet_prefect()
     with servers.start(settings) as server:  # it starts while we import
+        from prefect import tags
+
         from flows.retrain import retrain
 
         if server.starting and not (settings.store / "checked").exists():
@@ -159,7 +161,8 @@ def _run(options: argparse.Namespace) -> int:
             preload()
         server.wait()
         try:
-            result = retrain(options.recipe, overrides)
+            with tags("darkroom"):  # by which automations and the supervisor know a run of ours
+                result = retrain(options.recipe, overrides)
         except DataGateRefused as error:
             if options.json:
                 print(json.dumps(refused(plan, str(error))))

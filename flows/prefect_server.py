@@ -23,6 +23,9 @@ QUIET = {
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }
 
+# How often a run says that it lives: Prefect's own 180 seconds would let a lost one go unnoticed for ten minutes.
+HEARTBEATS = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
+
 # A server that lives for one run leaves to `darkroom up` what only that needs: schedules, automations, the page and its
 # blocks. It keeps what records the run: events and task states are written five times a second, many at once, so that
 # the last ones are soon there.
@@ -100,7 +103,7 @@ def client_environment(settings: Settings, url: str) -> dict[str, str]:
     ours = {"PREFECT_API_URL": url, "PREFECT_HOME": str(settings.prefect_home)}
     # Links to runs lead to where `darkroom up` shows them, also when a server without pages records the run.
     page = {"PREFECT_UI_URL": f"http://{settings.host}:{settings.prefect_port}"}
-    environment = QUIET | page | dict(os.environ) | ours
+    environment = QUIET | HEARTBEATS | page | dict(os.environ) | ours
     if profiles().is_file():  # what else the user's profile says still counts
         environment["PREFECT_PROFILES_PATH"] = str(profiles())
     return environment

@@ -67,12 +67,13 @@ def _schedule(options: argparse.Namespace) -> int:
         from prefect import get_client
 
         from . import automations
-        from .deployments import register
+        from .deployments import deployed, register
 
         with get_client(sync_client=True) as client:
             if options.name:
                 if not (options.off or options.remove):
-                    register(settings, [] if options.name == "prune" else [options.name], alone)
+                    known = options.name == "prune" or options.name in deployed(client)
+                    register(settings, [] if known else [options.name], alone)
                 change(client, options)
                 if options.remove:
                     automations.apply(client, settings, alone)  # some of which were the recipe's

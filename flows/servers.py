@@ -97,7 +97,7 @@ class Pending:
         if self.settings.mlflow_uri is None and (mlflow := state_of(self.settings, "mlflow")).state == "running":
             os.environ.setdefault("DARKROOM_MLFLOW_SERVER", mlflow.url)
         if self.mode == "configured":
-            os.environ.update(prefect_server.QUIET | self._restore)
+            os.environ.update(prefect_server.QUIET | prefect_server.HEARTBEATS | self._restore)
             return
         self.settings.prefect_home.mkdir(parents=True, exist_ok=True)
         os.environ.update(prefect_server.client_environment(self.settings, self.url))

@@ -31,11 +31,11 @@ from darkroom.errors import DarkroomError
 from darkroom.settings import Settings
 
 from . import health
-from .deployments import ours
+from .deployments import TAG, ours
 from .services import alone, revive
 from .worker import name_of
 
-SILENT_SECONDS = 100.0  # three heartbeats, which come every 30 s
+SILENT_SECONDS = 100.0  # three heartbeats of prefect_server.HEARTBEATS
 PENDING_SECONDS = 60.0  # a worker starts a run's process within seconds
 RECENT = timedelta(days=1)  # a run that crashed before that is not resumed
 LOST = "its process is gone"
@@ -156,6 +156,7 @@ def _runs(
 ) -> list[FlowRun]:
     """Flow runs in these states, the newest first."""
     wanted = filters.FlowRunFilter(
+        tags=filters.FlowRunFilterTags(all_=[TAG]),
         state=filters.FlowRunFilterState(type=filters.FlowRunFilterStateType(any_=list(types))),
         deployment_id=filters.FlowRunFilterDeploymentId(any_=deployments) if deployments else None,
         expected_start_time=filters.FlowRunFilterExpectedStartTime(after_=since, before_=datetime.now(UTC))

@@ -34,6 +34,7 @@ class Bound(ProcessJobConfiguration):
         if self.command is None:
             engine = [sys.executable, "-P", "-m", "prefect.engine"]
             self.command = shlex.join(process.bound(engine))
+        self.env = {**prefect_server.HEARTBEATS, **self.env}  # what automations and the supervisor rely on
         super().prepare_for_flow_run(*arguments, **options)
 
 
