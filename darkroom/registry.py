@@ -38,9 +38,10 @@ from ._registry import (
     unavailable,
 )
 from ._registry_model import index_of, save_model
+from ._registry_prune import Attempt, attempts, forget, models, remove
 from .errors import DarkroomError, RecipeError, ServiceUnavailable
 
-__all__ = ["Dataset", "Registry", "Version"]
+__all__ = ["Attempt", "Dataset", "Registry", "Version"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -120,6 +121,11 @@ class Registry:
         from ._registry_rest import Reader
 
         return Reader(str(self.server))
+
+    @property
+    def local(self) -> bool:
+        """Whether MLflow is a SQLite file of this machine, whose artifacts lie here, too."""
+        return self._local
 
     @property
     def _local(self) -> bool:
@@ -253,6 +259,22 @@ class Registry:
         return found
 
     @_asks
+    def attempts(self) -> list[Attempt]:
+        """The runs of all experiments that never became a version; see :mod:`darkroom._registry_prune`."""
+        return list(attempts(self._client))
+
+    @_asks
+    def forget(self, attempt: Attempt) -> None:
+        """Mark an attempt as deleted, before its files are."""
+        forget(self._client, attempt)
+
+    @_asks
+    def remove(self, attempt: Attempt) -> None:
+        """Remove all that a database of ours has of a forgotten attempt; a server keeps that until its own cleaning."""
+        if self._local:
+            remove(self._client, attempt)
+
+    @_asks
     def artifact(self, run_id: str, path: str) -> bytes | None:
         """A file among the artifacts of a run; None where there is none, or where it cannot be read from here."""
         folder = Path(path).parent.as_posix()
@@ -262,6 +284,11 @@ class Registry:
             return Path(self._client.download_artifacts(run_id, path, target)).read_bytes()
 
     # Versions
+
+    @_asks
+    def models(self) -> list[str]:
+        """The names of all registered models, of other programs, too."""
+        return models(self._client)
 
     @_asks
     def versions(self, model: str) -> list[Version]:

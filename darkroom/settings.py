@@ -35,6 +35,15 @@ class Settings(BaseSettings):
     service_retries: int = Field(3, ge=0, description="How often a stage that lost an outside service tries again.")
     service_retry_seconds: float = Field(5.0, ge=0, description="The first pause between such tries; it doubles.")
     reserve_bytes: int = Field(0, ge=0, description="Room to leave free on the disk. Bytes.")
+    prune_age_hours: float = Field(
+        24.0, ge=0, description="`darkroom prune` leaves what is younger than this, whatever it is. Hours."
+    )
+    prune_unfinished_days: float = Field(
+        90.0, ge=0, description="How long it keeps a training that was begun, or done and not registered. Days."
+    )
+    prune_prefect_days: float = Field(
+        30.0, ge=0, description="How long it keeps the finished runs, logs and artifacts of Prefect's page. Days."
+    )
     price_per_hour: float | None = Field(None, ge=0, description="What an hour of this machine costs, for estimates.")
     currency: str = Field("", description="The currency of that price, such as EUR.")
     real_data: Path | None = Field(None, description="Folder with real data sets, for benchmarks.")

@@ -13,14 +13,15 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from .artifacts import Artifact
-from .errors import DiskFull
+from .errors import DiskFull, InUse
 
 A = TypeVar("A", bound=Artifact)
 
 MARKER = "artifact.json"
+USE = "in-use"  # the lock that whoever builds or reads holds with others, and whoever deletes alone
 
 
 def digest_of(value: object) -> str:
@@ -76,7 +77,7 @@ class Store:
         device, which do not enter the digest). A failed build leaves no artifact; its work folder stays only where
         ``resumable``. ``fresh`` builds although the store has it.
         """
-        with self.lock(f"{kind.kind}-{digest}"):
+        with self.in_use(), self.lock(f"{kind.kind}-{digest}"):
             found = None if fresh else self.find(kind, digest)
             if found is not None:
                 return found
@@ -110,11 +111,34 @@ class Store:
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """Hold the lock of this name; waits for another process that has it."""
-        folder = self.root / ".locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / name).open("w") as file:
+        with self._lock_file(name) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Within it, nobody deletes what the store has: for whoever goes on from one artifact to the next."""
+        with self._lock_file(USE) as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            yield
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Within it, nobody uses the store: what would begin to, waits. Raises :class:`InUse` where somebody does."""
+        with self._lock_file(USE) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InUse(
+                    f"a run is using the store at {self.root}, so nothing of it may be deleted now; nothing was: "
+                    "run the same command again when that run has ended"
+                ) from None
+            yield
+
+    def _lock_file(self, name: str) -> IO[str]:
+        folder = self.root / ".locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return (folder / name).open("w")
 
 
 def marker(artifact: Artifact) -> dict[str, Any]:

@@ -98,11 +98,12 @@ def parser() -> argparse.ArgumentParser:
     new.add_argument("--images", metavar="FOLDER", type=Path, required=True, help="the pictures")
     new.add_argument("--out", metavar="FILE", type=Path, help="the recipe's file (recipes/NAME.toml)")
 
-    from . import data, export, models
+    from . import data, export, house, models
 
     data.add_parsers(commands)
     models.add_parsers(commands)
     export.add_parser(commands)
+    house.add_parsers(commands)
 
     run.add_argument("--data", metavar="VERSION", help="go back to a version of the data (see `darkroom data list`)")
 
