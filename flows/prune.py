@@ -19,9 +19,10 @@ def prune(dry_run: bool = False, keep: int = 5, wait: bool = True) -> dict[str, 
     """
     found = prune_store(keep, dry_run, wait)
     remembered = tuple(one for one in prune_prefect(found.flow_runs, dry_run) if one.count)
-    rows = [{"what": one.kind, "count": one.count, "bytes": one.bytes} for one in (*found.freed, *remembered)]
+    freed = (*found.freed, *remembered)
+    rows: list[dict[str, Any]] = [{"what": one.kind, "count": one.count, "bytes": one.bytes} for one in freed]
     create_table_artifact(
-        [*rows, {"what": "all", "count": sum(row["count"] for row in rows), "bytes": found.bytes}],
+        [*rows, {"what": "all", "count": sum(one.count for one in freed), "bytes": found.bytes}],
         key="pruned",
         description=f"{'Would free' if dry_run else 'Freed'} {size(found.bytes)}",
     )

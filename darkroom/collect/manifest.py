@@ -43,6 +43,8 @@ COLUMNS = (
     "reasons",
 )
 IDENTITY = ("row_id", "id", "caption", "label", "licence", "reasons", "origin", "key", "sidecar")
+# What is not kept of a picture that was erased on request, whatever its source says of it.
+UNSAID = dict.fromkeys(("caption", "sidecar", "origin", "key"))
 SOURCES: dict[str, Callable[[Collect, Store], Iterator[Item]]] = {
     "digits": lambda plan, store: digits.items(),
     "folder": folder.items,
@@ -154,7 +156,8 @@ def read_rows(
             try:
                 for index, had in _have(batch, keys, keeper, cache, learnt):
                     row_key = _key(name, paths[index], counts[index])
-                    rows.append(_row(name, row_key, batch[index], paths[index], had))
+                    row = _row(name, row_key, batch[index], paths[index], had)
+                    rows.append(row | UNSAID if had.picture_id in keeper.erased else row)
                     progress(len(rows))
             finally:
                 cache.put("seen", learnt)  # what an interrupted collection has read need not be read again

@@ -55,7 +55,7 @@ def _judges(store: Store, gone: Collection[Path]) -> dict[str, Callable[[str, st
     taken = set(gone)
     ids = _names(store.root / "pictures", taken)
     working = _names(store.root / "working", taken)
-    measured = {Rules(0, 0, side, 0).key(picture) for side in _sides(store) for picture in ids} | working
+    measured = {Rules(0, 0, side, 0).key(picture) for side in sides(store) for picture in ids} | working
     files = {
         kind: {path.stem for path in (store.root / kind).glob("*.safetensors") if path not in taken}
         for kind in (SHARD_CACHE, TEXT_CACHE)
@@ -78,7 +78,7 @@ def _names(folder: Path, taken: Collection[Path]) -> set[str]:
     return {path.name for path in folder.glob("*/*") if path not in taken}
 
 
-def _sides(store: Store) -> set[int]:
+def sides(store: Store) -> set[int]:
     """Every size that working copies may have here: the default one, and those that reports name."""
     default = int(Check.model_fields["working_side"].default)
     fields = (one.marker.get("fields", {}) for one in artifacts(store, (CHECKED,)).values())
