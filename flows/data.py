@@ -23,9 +23,9 @@ of a row's id, as the lists show it. The data set is named by --recipe, with a r
 be left out where there is only one."""
 
 
-LEFT = """What is left of them: a row of facts and hashes, by which they and their copies are kept out; in MLflow the pages
-of review, Data Docs and reports of the runs above, and weights that were trained on them. Delete the artifacts of those
-runs in MLflow and train again to be rid of these, too; exports elsewhere, and the source itself, are yours."""
+LEFT = """What is left: a row of facts and hashes, by which they and their copies are kept out; in MLflow, the pages of
+review, Data Docs and reports of the runs above; and weights that were trained on them. Delete the artifacts of these
+runs in MLflow and train again to be rid of those, too. Exports elsewhere, and the source itself, are yours."""
 
 
 def add_parsers(commands: Any) -> None:

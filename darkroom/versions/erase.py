@@ -3,8 +3,8 @@
 Gone are their bytes, working copies and thumbnails, the shards that have them as numbers with the caches below, the
 reference and the evaluations that show them, and pages of runs. Reports on the data stay, for they say what was
 accepted when: without what the source said of the picture, and with a notice where the page of review and Data Docs
-were, also in the next report, which shows what went. Manifests lose the same words. What stays is a row of facts, hashes
-and 8x8 colours among them, by which the picture and its copies are recognised and kept out.
+were, also in the next report, which shows what went. Manifests lose the same words. What stays is a row of facts,
+hashes and 8x8 colours among them, by which the picture and its copies are recognised and kept out.
 """
 
 import os
