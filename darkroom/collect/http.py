@@ -21,6 +21,7 @@ from darkroom.cache import Cache
 from darkroom.errors import DiskFull
 from darkroom.quality.removals import erased_ids
 from darkroom.recipe import Collect
+from darkroom.secrets import without_secret
 from darkroom.store import Store, digest_of
 
 from ._http_fetch import Fetcher
@@ -141,7 +142,7 @@ def _item(address: Address, result: Known | Fault, store: Store) -> Item:
     else:
         read = _refuse(result.sentence)
     return Item(
-        path=without_credentials(address.url),
+        path=without_secret(without_credentials(address.url)),
         caption=address.caption,
         label=address.label,
         licence=address.licence,

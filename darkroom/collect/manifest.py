@@ -15,6 +15,7 @@ from darkroom.cache import Cache
 from darkroom.errors import RecipeError
 from darkroom.reasons import reason
 from darkroom.recipe import Collect
+from darkroom.secrets import without_secret
 from darkroom.stages import stage_digest
 from darkroom.store import Store
 
@@ -272,7 +273,7 @@ def _row(name: str, key: str, item: Item, path: str, had: Had) -> dict[str, Any]
         "id": had.picture_id,
         "path": path,
         "source": name,
-        "origin": None if item.origin is None else _plain(item.origin),
+        "origin": None if item.origin is None else _plain(without_secret(item.origin)),
         "key": None if item.key is None else _plain(item.key),
         "licence": _plain(item.licence),
         "caption": caption,
