@@ -99,8 +99,10 @@ class Settings(BaseSettings):
     @property
     def tracking_uri(self) -> str:
         """MLflow's tracking and registry URI, of a database with its password: not to be shown."""
-        if self.mlflow_uri is None or self.mlflow_uri.startswith(("http://", "https://")):
-            return self.mlflow_uri or f"sqlite:///{self.root / 'mlflow.db'}"
+        if self.mlflow_uri is None:
+            return f"sqlite:///{self.root / 'mlflow.db'}"
+        if self.mlflow_uri.startswith(("http://", "https://")):
+            return re.sub(r"://[^/@]*@", "://", self.mlflow_uri)  # who asks is told apart from where
         return joined(self.mlflow_uri, self._revealed(self.mlflow_password))
 
     @property

@@ -177,7 +177,8 @@ def _restore(options: argparse.Namespace) -> int:
         print(f"version {version.title} of {dataset} is whole: {_numbers(version)}")
         print(f"train on it     darkroom run RECIPE --data {version.name or version.number}")
         return 0
-    found = restore(checked, options.to, store)
+    with store.in_use():
+        found = restore(checked, options.to, store)
     if options.json:
         _json({"version": asdict(version), "written": found.written, "lost": found.lost, "folder": str(options.to)})
     else:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -184,6 +184,12 @@ def make(folder: Path, url: str | None) -> Workshop:
     if url:
         environment["PREFECT_API_URL"] = url
     return Workshop(folder, environment)
+
+
+@pytest.fixture(scope="session")
+def maker() -> Callable[[Path, str | None], Workshop]:
+    """See :func:`make`, for workshops that outlive a test."""
+    return make
 
 
 @pytest.fixture
