@@ -309,16 +309,16 @@ def _remove(options: argparse.Namespace) -> int:
     gone = erase(ids, Settings().root, store) if options.erase else None
     if options.json:
         told = {"removed": [asdict(one) for one in requests], "used": [asdict(one) for one in used], "models": models}
-        went = {"freed": [asdict(one) for one in gone.freed], "reports": gone.changed} if gone else None
-        return _json({**told, "remark": remark, "files": len(files), "erased": bool(gone), "gone": went})
+        what = {"freed": [asdict(one) for one in gone.freed], "reports": gone.changed} if gone else None
+        return _json({**told, "remark": remark, "files": len(files), "erased": bool(gone), "gone": what})
     for one in requests:
         print(f"removed  {f'picture {one.id[:12]}' if one.id else f'row {str(one.row_id)[:12]} of {one.dataset}'}")
     _print_appearances(everything)
     _print_uses(used, models, remark)
     print(f"{_many(len(files), 'file')} with their bytes {'erased' if gone else 'kept; --erase erases them'}")
     if gone:
-        for one in gone.freed:
-            print(f"{one.count:>8,}  {one.kind} erased")
+        for went in gone.freed:
+            print(f"{went.count:>8,}  {went.kind} erased")
         print(f"{_many(gone.changed, 'manifest or report', 'manifests and reports')} rewritten without them")
         print(LEFT)
     print("the next `darkroom check` or `darkroom run` leaves them out")
