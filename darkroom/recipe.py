@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from . import secrets
 from .errors import RecipeError
 from .form import changes, with_sections
 from .recipe_adversarial import adversarial_disagreement
@@ -369,6 +370,8 @@ def load(recipe: str, overrides: Overrides | None = None) -> Recipe:
 
     Raises :class:`RecipeError` that names every wrong field, with what is allowed.
     """
+    if what := secrets.with_secret(recipe):
+        raise RecipeError(f"the recipe's address has {what}, and it is shown and kept in many places: download it")
     origin = find(recipe)
     try:
         table = tomllib.loads(origin.text)
@@ -403,7 +406,11 @@ def _absolute(path: str, folder: Path) -> str:
 
 
 def parse(table: dict[str, Any], where: str) -> Recipe:
-    """A recipe from its table; ``where`` names it in the messages of :class:`RecipeError`."""
+    """A recipe from its table; ``where`` names it in the messages of :class:`RecipeError`.
+
+    Also raised for a password in it: a recipe is shown and kept in many places.
+    """
+    secrets.refuse(table, where)
     try:
         return Recipe.model_validate(table)
     except ValidationError as error:

@@ -39,9 +39,11 @@ from ._registry import (
     unavailable,
 )
 from ._registry_model import index_of, save_model
+from ._registry_prune import Attempt, attempts, forget, models, remove
 from .errors import DarkroomError, RecipeError, ServiceUnavailable
+from .secrets import hidden, split, without_secret
 
-__all__ = ["Dataset", "Registry", "Version"]
+__all__ = ["Attempt", "Dataset", "Registry", "Version"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -69,7 +71,8 @@ def _asks(method: Callable[P, T]) -> Callable[P, T]:
             if reason is None or not isinstance(registry, Registry):
                 raise
             raise ServiceUnavailable(
-                f"MLflow at {registry.uri} {reason}; then run the same command again. It said: {str(error)[:300]}"
+                f"MLflow at {registry.shown} {reason}; then run the same command again. "
+                f"It said: {registry.hidden(str(error))[:300]}"
             ) from error
 
     return asking
@@ -78,12 +81,22 @@ def _asks(method: Callable[P, T]) -> Callable[P, T]:
 class Registry:
     """MLflow at one address, seen from one experiment."""
 
-    def __init__(self, tracking_uri: str, artifacts: Path, experiment: str, server: str | None = None) -> None:
+    def __init__(
+        self,
+        tracking_uri: str,
+        artifacts: Path,
+        experiment: str,
+        server: str | None = None,
+        login: tuple[str, str] | None = None,
+    ) -> None:
         """``artifacts``: where artifacts lie when MLflow is a SQLite file, else the cache of what is downloaded.
 
         ``server``: a server on the same database, which answers questions about versions without MLflow's import.
+        ``login``: user and password of whichever server is asked. ``uri`` has the password of a database; ``shown``
+        is what people may see of it.
         """
-        self.uri = tracking_uri
+        self.uri, self.shown, self._login = tracking_uri, without_secret(tracking_uri), login
+        self._password = split(tracking_uri)[1]
         self.server = server
         self.artifacts = artifacts.absolute()
         self.experiment = experiment
@@ -93,6 +106,9 @@ class Registry:
     def _client(self) -> Any:
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
+        if self._login and self.uri.startswith(("http://", "https://")):
+            for name, value in zip(("USERNAME", "PASSWORD"), self._login, strict=True):
+                os.environ.setdefault(f"MLFLOW_TRACKING_{name}", value)
         for noisy in ("alembic", "mlflow"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
         from mlflow import MlflowClient
@@ -104,9 +120,9 @@ class Registry:
             return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
         except MlflowException as error:
             raise RecipeError(
-                f"{self.uri!r} is no address of an MLflow: set DARKROOM_MLFLOW_URI to http(s)://HOST:PORT or to "
-                f"sqlite:///PATH, or leave it unset. MLflow said: {error}"
-            ) from error
+                f"{self.shown!r} is no address of an MLflow: set DARKROOM_MLFLOW_URI to http(s)://HOST:PORT or to "
+                f"sqlite:///PATH, or leave it unset. MLflow said: {self.hidden(str(error))}"
+            ) from None
 
     def _read(self, question: Callable[[Any], T]) -> T:
         """Put a question about versions to the server if there is one, else to MLflow's own client."""
@@ -121,7 +137,16 @@ class Registry:
     def _reader(self) -> Any:
         from ._registry_rest import Reader
 
-        return Reader(str(self.server))
+        return Reader(str(self.server), self._login)
+
+    def hidden(self, text: str) -> str:
+        """A text of MLflow's without our passwords, should it have them."""
+        return hidden(text, self._password, *(self._login or ())[1:])
+
+    @property
+    def local(self) -> bool:
+        """Whether MLflow is a SQLite file of this machine, whose artifacts lie here, too."""
+        return self._local
 
     @property
     def _local(self) -> bool:
@@ -255,6 +280,22 @@ class Registry:
         return found
 
     @_asks
+    def attempts(self) -> list[Attempt]:
+        """The runs of all experiments that never became a version; see :mod:`darkroom._registry_prune`."""
+        return list(attempts(self._client))
+
+    @_asks
+    def forget(self, attempt: Attempt) -> None:
+        """Mark an attempt as deleted, before its files are."""
+        forget(self._client, attempt)
+
+    @_asks
+    def remove(self, attempt: Attempt) -> None:
+        """Remove all that a database of ours has of a forgotten attempt; a server keeps that until its own cleaning."""
+        if self._local:
+            remove(self._client, attempt)
+
+    @_asks
     def artifact(self, run_id: str, path: str) -> bytes | None:
         """A file among the artifacts of a run; None where there is none, or where it cannot be read from here."""
         folder = Path(path).parent.as_posix()
@@ -264,6 +305,11 @@ class Registry:
             return Path(self._client.download_artifacts(run_id, path, target)).read_bytes()
 
     # Versions
+
+    @_asks
+    def models(self) -> list[str]:
+        """The names of all registered models, of other programs, too."""
+        return models(self._client)
 
     @_asks
     def versions(self, model: str) -> list[Version]:
@@ -321,7 +367,7 @@ class Registry:
         else:
             found = next((version for version in self.versions(model) if version.version == number), None)
         if found is None:
-            raise RecipeError(f"there is no {reference!r} in MLflow at {self.uri}: {self._what_there_is(model)}")
+            raise RecipeError(f"there is no {reference!r} in MLflow at {self.shown}: {self._what_there_is(model)}")
         return found
 
     def _what_there_is(self, model: str) -> str:

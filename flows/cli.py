@@ -98,12 +98,13 @@ def parser() -> argparse.ArgumentParser:
     new.add_argument("--images", metavar="FOLDER", type=Path, required=True, help="the pictures")
     new.add_argument("--out", metavar="FILE", type=Path, help="the recipe's file (recipes/NAME.toml)")
 
-    from . import champions, data, export, models, schedule
+    from . import champions, data, export, house, models, schedule
 
     data.add_parsers(commands)
     models.add_parsers(commands)
     export.add_parser(commands)
     schedule.add_parser(commands)
+    house.add_parsers(commands)
 
     run.add_argument("--data", metavar="VERSION", help="go back to a version of the data (see `darkroom data list`)")
 
@@ -198,14 +199,16 @@ def _check(options: argparse.Namespace) -> int:
     plan = load(options.recipe, _overrides(options))
     settings = Settings()
     store = Store(settings.store, settings.reserve_bytes)
-    manifest = collect(plan.collect, store, _counted("pictures collected"))
 
     def show(report: "QualityReport") -> None:
         if not options.json:
             _print_report(report)
 
     try:
-        report = gate(manifest, plan, store, workers=settings.workers, progress=_counted("pictures checked"), show=show)
+        with store.in_use():
+            manifest = collect(plan.collect, store, _counted("pictures collected"))
+            told = _counted("pictures checked")
+            report = gate(manifest, plan, store, workers=settings.workers, progress=told, show=show)
     except DataGateRefused as error:
         if options.json:
             print(json.dumps(refused(plan, str(error))))
@@ -235,14 +238,16 @@ def _estimate(options: argparse.Namespace) -> int:
     store = Store(settings.store, settings.reserve_bytes)
     money: dict[str, Any] = {"price_per_hour": settings.price_per_hour, "currency": settings.currency}
     shards = None
-    if not options.synthetic:
-        try:
-            plan, shards = _prepared(plan, settings, store)
-        except ServiceUnavailable as error:
-            print(f"darkroom: {error}; measured on pictures of noise instead", file=sys.stderr)
-    if shards is not None:
-        found = estimate(plan, shards, store, settings.device, champion=_has_champion(plan.name, settings), **money)
-    else:
+    with store.in_use():
+        if not options.synthetic:
+            try:
+                plan, shards = _prepared(plan, settings, store)
+            except ServiceUnavailable as error:
+                print(f"darkroom: {error}; measured on pictures of noise instead", file=sys.stderr)
+        if shards is not None:
+            champion = _has_champion(plan.name, settings)
+            found = estimate(plan, shards, store, settings.device, champion=champion, **money)
+    if shards is None:
         plan = pin(plan, "", open_registry(settings, plan.name), store, remember=False)
         with tempfile.TemporaryDirectory(prefix="darkroom-") as folder:
             noise = Store(Path(folder))

@@ -38,11 +38,12 @@ _LEDGER: ContextVar[Ledger | None] = ContextVar("ledger", default=None)
 
 @contextmanager
 def ledger() -> Iterator[Ledger]:
-    """Within it, every stage that ends is noted."""
+    """Within it, every stage that ends is noted, and nothing that the store has is pruned."""
     book = Ledger()
     token = _LEDGER.set(book)
     try:
-        yield book
+        with open_store()[1].in_use():
+            yield book
     finally:
         _LEDGER.reset(token)
 

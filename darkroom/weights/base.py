@@ -149,7 +149,8 @@ def _registered(reference: str) -> Path:
     from darkroom.registry import Registry
 
     settings = Settings()
-    registry = Registry(settings.tracking_uri, settings.mlflow_artifacts, "darkroom", settings.mlflow_server)
+    place = settings.mlflow_artifacts
+    registry = Registry(settings.tracking_uri, place, "darkroom", settings.mlflow_server, settings.mlflow_login)
     return registry.pipeline_folder(registry.resolve(reference))
 
 
