@@ -1,6 +1,6 @@
 """What an evaluation costs: of 2,000 digits at the default settings, of other counts, and done again.
 
-    .venv/bin/python benchmarks/evaluation.py [--home HOME] [--counts 500 1000 2000 4000]
+    .venv/bin/python benchmarks/evaluation.py [--home HOME] [--counts 500 1000 2000 3000]
 
 ``--home`` is that of a finished `darkroom run digits`; without it one is made, which takes minutes. Each count is drawn
 and measured in a store of its own that has the shards and the checkpoint alone; the reference of real pictures, which
@@ -32,14 +32,14 @@ def main() -> None:
     """Print the table and the two lines."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--home", type=Path, help="of a finished `darkroom run digits`")
-    parser.add_argument("--counts", type=int, nargs="+", default=[500, 1000, 2000, 4000])
+    parser.add_argument("--counts", type=int, nargs="+", default=[500, 1000, 2000, 3000])
     options = parser.parse_args()
     began = time.perf_counter()
     from darkroom.artifacts import Checkpoint, Shards
     from darkroom.devices import prepare
     from darkroom.evaluation.evaluate import evaluate, reference
     from darkroom.evaluation.features import load as extractor
-    from darkroom.recipe import load
+    from darkroom.recipe import Evaluate, load
     from darkroom.store import Store
 
     plan = load(str(ROOT / "recipes/digits.toml"))
@@ -49,10 +49,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="darkroom-") as folder:
         home = options.home or Path(folder) / "home"
         outcome = run(home)
-        made = {
-            kind.kind: kind(digest := outcome["digests"][kind.kind], home / "store" / kind.kind / digest)
+        shards, checkpoint = (
+            kind(digest := outcome["digests"][kind.kind], home / "store" / kind.kind / digest)
             for kind in (Shards, Checkpoint)
-        }
+        )
         seconds: dict[int, float] = {}
         print("| what | seconds |\n|---|---:|", flush=True)
         print(f"| imports | {imports:.1f} |", flush=True)
@@ -60,21 +60,19 @@ def main() -> None:
             store = Store(Path(folder) / f"store-{count}")
             wanted = plan.evaluate.model_copy(update={"count": count})
 
-            def once(fresh: bool = False, wanted=wanted, store=store) -> tuple[float, Path]:  # type: ignore[no-untyped-def]
+            def once(fresh: bool = False, wanted: Evaluate = wanted, store: Store = store) -> float:
                 start = time.perf_counter()
-                found = evaluate(
-                    made["checkpoint"], made["shards"], wanted, store, threads=plan.train.threads, fresh=fresh
-                )
-                return time.perf_counter() - start, found.path
+                evaluate(checkpoint, shards, wanted, store, threads=plan.train.threads, fresh=fresh)
+                return time.perf_counter() - start
 
             start = time.perf_counter()
-            reference(made["shards"], wanted, store, plan.train.threads, "cpu")
+            reference(shards, wanted, store, plan.train.threads, "cpu")
             if count == options.counts[0]:
                 print(f"| the reference, once for a data set | {time.perf_counter() - start:.1f} |", flush=True)
-            seconds[count], _ = once()
+            seconds[count] = once()
             print(f"| {count:,} pictures drawn and measured | {seconds[count]:.1f} |", flush=True)
-        print(f"| {count:,} again | {once()[0]:.2f} |")
-        print(f"| {count:,} measured anew, nothing drawn | {once(fresh=True)[0]:.1f} |", flush=True)
+        print(f"| {count:,} again | {once():.2f} |")
+        print(f"| {count:,} measured anew, nothing drawn | {once(fresh=True):.1f} |", flush=True)
         print(f"\n{line(seconds)}\n{processes(Path(folder) / f'store-{options.counts[0]}', Path(folder))}")
 
 

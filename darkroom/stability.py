@@ -66,7 +66,7 @@ def steadiness(newest_first: Sequence[Trained]) -> list[Steadiness]:
 
 
 def rows(newest_first: Sequence[Trained]) -> list[dict[str, str]]:
-    """The same as a table: a row a measure, with "SPREAD (COUNT)" over each, empty where there is none."""
+    """The same as a table: a row a measure, with "MEAN ± SPREAD (COUNT)" over each, empty where there is none."""
     found: dict[str, dict[str, str]] = {}
     for one in steadiness(newest_first):
         key = "seeds" if one.over == SEEDS else "versions"

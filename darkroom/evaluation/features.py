@@ -86,7 +86,10 @@ def dimensions(name: str, layer: str = "projection") -> int:
     if is_clip(path):
         return int(config.vision_config.hidden_size if layer == "pooled" else config.projection_dim)
     config = getattr(config, "vision_config", config)
-    return int(config.hidden_sizes[-1] if hasattr(config, "hidden_sizes") else config.hidden_size)
+    for field in ("hidden_size", "hidden_sizes", "embed_dim", "num_features"):
+        if (size := getattr(config, field, None)) is not None:
+            return int(size[-1] if isinstance(size, list | tuple) else size)
+    raise RecipeError(f"{name!r} cannot be an extractor: its config.json does not say how many features it makes")
 
 
 def is_clip(folder: Path) -> bool:
