@@ -19,9 +19,10 @@ from darkroom.artifacts import CheckedManifest, Shards
 from darkroom.devices import prepare
 from darkroom.diffusion.ema import Averaged, Ema
 from darkroom.diffusion.sampling import draw
-from darkroom.evaluation.evaluate import reference, save_pictures
+from darkroom.evaluation.evaluate import reference
 from darkroom.evaluation.features import folder_features, load
 from darkroom.evaluation.frechet import frechet_of_sets
+from darkroom.evaluation.samples import save_pictures
 from darkroom.preprocess.shards import preprocess
 from darkroom.recipe import Overrides, Recipe, read_assignments
 from darkroom.recipe import load as load_recipe

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from darkroom.diffusion.families.encoders import silent_t5
 from darkroom.errors import RecipeError
 from darkroom.generate import generate, unread
 from darkroom.weights.locate import locate
@@ -59,6 +60,8 @@ def test_the_end_of_a_prompt_that_is_not_read_is_told(tmp_path: Path) -> None:
     left = unread(tmp_path, words)
     assert left
     assert words.endswith(left)
+    silent_t5(8)[0].save_pretrained(tmp_path / "tokenizer_3")
+    assert unread(tmp_path, words) == left, "what stands in for a T5 reads nothing"
     (tmp_path / "tokenizer_2/tokenizer_config.json").unlink()
     (tmp_path / "tokenizer_2/tokenizer.json").unlink()
     (tmp_path / "tokenizer_2").rmdir()
