@@ -152,10 +152,12 @@ def check(
         earlier = _rows_before(last)
         before = None if earlier is None else earlier[earlier["accepted"]].reset_index(drop=True)
         table, joined, pairs = judge(question, history, store, workers, progress)
+        found = _drift(table, before, question.plan.split.seed)
+        suite = question.plan.check.suite
+        tables = {COMMON: table, suite: table, DRIFT: found.table()}
+        among = {suite: table["accepted"]}
+        outcome = checkpoint.run(tables, question.suites, work, run_name=digest[:12], among=among)
         accepted = table[table["accepted"]].reset_index(drop=True)
-        found = drift.compare(drift.fresh(accepted, before), before, question.plan.split.seed)
-        tables = {COMMON: table, question.plan.check.suite: accepted, DRIFT: found.table()}
-        outcome = checkpoint.run(tables, question.suites, work, run_name=digest[:12])
         accepted.drop(columns=["reasons", "accepted"]).to_parquet(work / "checked.parquet", index=False)
         table[~table["accepted"]].drop(columns="accepted").to_parquet(work / "quarantine.parquet", index=False)
         pairs.to_parquet(work / "pairs.parquet", index=False)
@@ -188,6 +190,12 @@ def check(
     made = store.get_or_build(QualityReport, digest, build, inputs=inputs, fields=question.fields, fresh=fresh)
     log.note(question.dataset, made, store)
     return made
+
+
+def _drift(table: "pd.DataFrame", before: "pd.DataFrame | None", seed: int) -> drift.Drift:
+    """What is accepted of a judged table, compared with what was accepted before."""
+    accepted = table.loc[table["accepted"], [name for name in drift.COLUMNS if name in table]].reset_index(drop=True)
+    return drift.compare(drift.fresh(accepted, before), before, seed)
 
 
 def judge(
