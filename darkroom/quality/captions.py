@@ -117,7 +117,10 @@ def tokens_of(tokenizer_folder: Path) -> Tokens:
     else:  # vocabulary and merges alone, as older repositories have them; transformers takes seconds to import
         from transformers import AutoTokenizer
 
-        backend = AutoTokenizer.from_pretrained(folder).backend_tokenizer
+        whole: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        backend = getattr(whole, "backend_tokenizer", None)
+        if backend is None:  # one that is written in Python, or SentencePiece's
+            return lambda texts: list(map(len, whole(texts, truncation=False, padding=False)["input_ids"]))
     backend.no_truncation()
     backend.no_padding()
 
