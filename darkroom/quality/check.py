@@ -21,7 +21,7 @@ from darkroom.versions import log
 from darkroom.weights.base import tokenizer_of
 from darkroom.weights.locate import Weights, locate
 
-from . import drift, duplicates, licences, releases, removals, safety
+from . import drift, duplicates, fit, licences, releases, removals, safety
 from .captions import judge_captions, tokens_of
 from .measuring import measure_all
 from .picture import Rules
@@ -103,7 +103,9 @@ def ask(manifest: Manifest, plan: Recipe, store: Store, suites: Path | None = No
     history = log.history_of(dataset, known[-1].checked, store) if known and requests else None
     concerned = tuple(removals.concerning(requests, dataset, table, history))
     encoder = _encoder(plan)
-    judges = {name: locate(one).sha256 for name in ("safety", "captioner") if (one := getattr(plan.check, name))}
+    judges = {
+        name: locate(one).sha256 for name in ("safety", "captioner", "clip") if (one := getattr(plan.check, name))
+    }
     inputs = {
         "manifest": manifest.digest,
         "suites": {name: file_digest(path) for name, path in files.items()},
@@ -236,8 +238,10 @@ def judge(
     scores, unsafe = safety.judge(list(table["working"]), plan, store)
     forbidden, remarks = licences.judge(table["licence"], plan.licences), licences.remarks(table["licence"])
     unknown = [reason("check", "licence unknown") if one == UNKNOWN else None for one in table["licence"]]
+    usable = [key if not said else None for key, said in zip(table["working"], table["reasons"], strict=True)]
+    unfit = fit.judge(usable, list(table["caption"]), plan, store)
     table = table.assign(safety=pd.Series(scores, dtype="float64"))
-    table = _said(table, _lists(forbidden, unsafe), _lists(remarks, unknown))
+    table = _said(table, _lists(forbidden, unsafe), _lists(remarks, unknown, unfit))
     table = releases.apply(table, question.released)
 
     # Copies: one of each is kept, and all of a cluster are on one side, that of their history.
