@@ -238,8 +238,8 @@ def judge(
     scores, unsafe = safety.judge(list(table["working"]), plan, store)
     forbidden, remarks = licences.judge(table["licence"], plan.licences), licences.remarks(table["licence"])
     unknown = [reason("check", "licence unknown") if one == UNKNOWN else None for one in table["licence"]]
-    usable = [key if not said else None for key, said in zip(table["working"], table["reasons"], strict=True)]
-    unfit = fit.judge(usable, list(table["caption"]), plan, store)
+    looked_at = [key if not said else None for key, said in zip(table["working"], table["reasons"], strict=True)]
+    unfit = fit.judge(looked_at, list(table["caption"]), plan, store)
     table = table.assign(safety=pd.Series(scores, dtype="float64"))
     table = _said(table, _lists(forbidden, unsafe), _lists(remarks, unknown, unfit))
     table = releases.apply(table, question.released)

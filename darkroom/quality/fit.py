@@ -186,4 +186,6 @@ class _Model:
 
 def _of_length_one(features: "torch.Tensor") -> "torch.Tensor":
     """As float16 keeps them best."""
-    return features.float() / features.float().norm(dim=-1, keepdim=True)
+    plain = features.float()
+    found: torch.Tensor = plain / plain.norm(dim=-1, keepdim=True)
+    return found
