@@ -35,14 +35,15 @@ COMMAND = (sys.executable, "-m", "darkroom.collect._http_second")
 PAYS_FROM = 1_000  # addresses; in the time of its start one process fetches some hundred
 AHEAD, AHEAD_OF_HOST = 512, 256  # jobs that it may have, of all hosts and of one
 LONGEST_LINE = 4 << 20
-END_SECONDS = 10.0  # after which it is killed
+END_SECONDS = 5.0  # after which it is killed
 
 _log = logging.getLogger(__name__)
 
 
 def pays(jobs: int, limits: Limits) -> bool:
     """Whether a second process is worth its start, and the limits can be shared."""
-    return jobs >= PAYS_FROM and min(limits.concurrency, limits.per_host) > 1 and len(os.sched_getaffinity(0)) > 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return jobs >= PAYS_FROM and min(limits.concurrency, limits.per_host, cores) > 1
 
 
 class Second:
