@@ -120,6 +120,12 @@ class Check(Safety):
     )
     template: str = Field("a photo of {label}", description="The caption that 'template' makes of a label.")
     captioner: str | None = Field(None, description="Captioning model for 'model': a local folder or a hub name.")
+    clip: str | None = Field(
+        None, description="CLIP model that judges whether captions fit their pictures: a local folder or a hub name."
+    )
+    clip_odds: float = Field(
+        150.0, gt=1, description="A caption is remarked on when another is so many times likelier to fit its picture."
+    )
     licences: tuple[str, ...] = Field((), description="Allowed licences; others go to quarantine; empty: all.")
     near_duplicates: bool = Field(True, description="Look for near duplicates; False: for equal pixels alone.")
     near_distance: int = Field(

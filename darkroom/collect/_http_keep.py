@@ -27,6 +27,7 @@ GATHER = 0.01  # seconds in which downloads gather, so that threads do not wake 
 SERIAL = itertools.count()
 
 Result = tuple[str, Known | Fault]
+Deliver = Callable[[list[Result] | BaseException], object]
 
 
 def incoming(store: Store) -> Path:
@@ -35,13 +36,13 @@ def incoming(store: Store) -> Path:
 
 
 class Keeper:
-    """A thread that takes outcomes and puts lists of (the job's key, what we have or why not) into ``results``.
+    """A thread that takes outcomes and calls ``deliver`` with lists of (the job's key, what we have or why not).
 
-    An error that it cannot go on after (a full disk) is put there, too.
+    An error that it cannot go on after (a full disk) is delivered, too.
     """
 
-    def __init__(self, store: Store, results: "SimpleQueue[list[Result] | BaseException]") -> None:
-        self._store, self._results = store, results
+    def __init__(self, store: Store, deliver: Deliver) -> None:
+        self._store, self._deliver = store, deliver
         self._outcomes: SimpleQueue[tuple[Job, Outcome] | None] = SimpleQueue()
         self._pictures, self._incoming = f"{store.root}/pictures", incoming(store)
         self._incoming.mkdir(parents=True, exist_ok=True)
@@ -56,7 +57,7 @@ class Keeper:
 
     def broken(self, error: BaseException) -> None:
         """Let the taker of the results know that there will be no more."""
-        self._results.put(error)
+        self._deliver(error)
 
     def close(self) -> None:
         """Keep all that was taken, and end."""
@@ -87,7 +88,7 @@ class Keeper:
                 if isinstance(outcome, Body) and isinstance(outcome.content, bytes):
                     freed += outcome.size
             if results:
-                self._results.put(results)
+                self._deliver(results)
             if freed:
                 self.released(freed)
             if learnt and (len(learnt) >= BATCH or time.monotonic() >= due):

@@ -27,7 +27,8 @@ from darkroom.store import Store, digest_of
 from ._http_fetch import Fetcher
 from ._http_keep import KIND, Keeper, Result, incoming
 from ._http_request import Fault, Job, Known
-from ._http_rules import Network, without_credentials
+from ._http_rules import Limits, Network, without_credentials
+from ._http_second import PAYS_FROM, Second, pays
 from .keep import picture_path
 from .source import Item
 
@@ -97,7 +98,7 @@ def _items(
                     continue
                 waiting[key] = [address]
                 jobs.append(Job(key, address.url, known))
-            work.submit(jobs)
+            work.submit(jobs, more=more and pending < WINDOW)
         for key, result in work.results(wait=bool(pending) and not ready and (not more or pending >= WINDOW)):
             results[key] = result
             finishers = waiting.pop(key)
@@ -189,17 +190,29 @@ class _Work:
     def __init__(self, plan: Collect, store: Store, network: Network) -> None:
         self._plan, self._store, self._network = plan, store, network
         self._results: SimpleQueue[list[Result] | BaseException] = SimpleQueue()
+        self._held: list[Job] = []
         self._keeper: Keeper | None = None
         self._fetcher: Fetcher | None = None
 
-    def submit(self, jobs: list[Job]) -> None:
-        if not jobs:
+    def submit(self, jobs: list[Job], *, more: bool) -> None:
+        """Fetch these. Where ``more`` come, nothing starts before so many are there that a second process pays."""
+        self._held += jobs
+        if self._fetcher is None and (not self._held or (more and len(self._held) < PAYS_FROM)):
             return
-        if self._fetcher is None:
-            keeper = self._keeper = Keeper(self._store, self._results)
-            self._fetcher = Fetcher(self._plan, self._network, incoming(self._store), keeper.take, keeper.broken)
-            keeper.released = self._fetcher.released
-        self._fetcher.submit(jobs)
+        fetcher = self._fetcher or self._start()
+        fetcher.submit(self._held)
+        self._held = []
+
+    def _start(self) -> Fetcher:
+        limits = Limits(max_bytes=self._plan.max_bytes, **dict(self._plan.http))
+        second = None
+        if self._network is NETWORK and pays(len(self._held), limits):
+            second = Second(limits.halves()[1], self._store, self._results.put)
+        keeper = self._keeper = Keeper(self._store, self._results.put)
+        place = incoming(self._store)
+        self._fetcher = Fetcher(limits, self._network, place, keeper.take, keeper.broken, second=second)
+        keeper.released = self._fetcher.released
+        return self._fetcher
 
     def results(self, *, wait: bool) -> Iterator[Result]:
         """What is finished, and at least one result where ``wait``."""
