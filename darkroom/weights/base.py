@@ -252,7 +252,7 @@ def _ask(repository: str, question: Callable[[], Any]) -> Any:
         ) from None
     except Exception as error:
         # The hub's client has had requests and httpx below it, whose errors have no common ancestor.
-        if type(error).__module__.partition(".")[0] not in ("httpx", "httpcore", "requests"):
+        if type(error).__module__.partition(".")[0] not in ("httpx", "httpx2", "httpcore", "httpcore2", "requests"):
             raise
         raise ServiceUnavailable(
             f"{repository} is not whole on this machine and the hub did not answer: {error}"
