@@ -183,7 +183,7 @@ def cells(key: str, field: FieldInfo, words: Words, say: Any, mark: str) -> list
 def kind(field: FieldInfo, words: Words) -> str:
     """A field's type with its limits, as a person writes it."""
     limits = [
-        form.format(f"{bound:,}" if isinstance(bound, int) and bound < 10**6 else f"{bound:g}")
+        form.format(f"{bound:,}" if isinstance(bound, int) else f"{bound:g}")
         for mark in field.metadata
         for name, form in BOUNDS.items()
         if (bound := getattr(mark, name, None)) is not None
