@@ -136,5 +136,5 @@ def test_the_reference_notices_another_description() -> None:
     page = (DOCS / "recipe.md").read_text("utf-8")
     assert "| `steps` | whole number ≥ 1 | **needed** | yes | Optimiser steps. |" in page
     assert "| `micro_batch` | whole number, none ≥ 1 | none | no |" in page
-    assert "| `validate_every` | whole number ≥ 1 | `100` | with `early_stop` or `keep = \"best\"` |" in page
+    assert '| `validate_every` | whole number ≥ 1 | `100` | with `early_stop` or `keep = "best"` |' in page
     assert "| `per_host` | whole number ≥ 1 ≤ 256 | `4` | content |" in page
