@@ -9,7 +9,6 @@ MLflow's global state is left alone: the address is passed with every request.
 """
 
 import contextlib
-import fcntl
 import functools
 import json
 import logging
@@ -36,8 +35,10 @@ from ._registry import (
     milliseconds,
     plain,
     read_events,
+    read_version,
     unavailable,
 )
+from ._registry_database import create_database
 from ._registry_model import index_of, save_model
 from ._registry_prune import Attempt, attempts, forget, models, remove
 from .errors import DarkroomError, RecipeError, ServiceUnavailable
@@ -115,7 +116,7 @@ class Registry:
         from mlflow.exceptions import MlflowException
 
         if self._local:
-            _create_database(Path(self.uri.removeprefix("sqlite:///")).absolute(), self.artifacts)
+            create_database(Path(self.uri.removeprefix("sqlite:///")).absolute(), self.artifacts)
         try:
             return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
         except MlflowException as error:
@@ -329,13 +330,13 @@ class Registry:
         return sorted(versions, key=lambda version: int(version.version), reverse=True)
 
     def _get(self, model: str, version: str) -> Version:
-        return self._read(lambda mlflow: _version(mlflow.get_model_version(model, version)))
+        return self._read(lambda mlflow: read_version(mlflow.get_model_version(model, version)))
 
     @_asks
     def with_alias(self, model: str, alias: str) -> Version | None:
         """The version that an alias points to, if there is such an alias."""
         with Allow("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return self._read(lambda mlflow: _version(mlflow.get_model_version_by_alias(model, alias)))
+            return self._read(lambda mlflow: read_version(mlflow.get_model_version_by_alias(model, alias)))
         return None
 
     @_asks
@@ -569,36 +570,3 @@ class Registry:
         from mlflow.pyfunc import load_model
 
         return load_model(str(folder))
-
-
-def _create_database(path: Path, artifacts: Path) -> None:
-    """Make MLflow's tables in another file and move it into place.
-
-    MLflow makes them by dozens of migrations that SQLite does not undo together: killed among them, it could neither
-    use the file nor go on with it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with (path.parent / f".{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if path.exists():
-            return
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-        new = path.with_name(f".{path.name}.new")
-        for leftover in path.parent.glob(f"{new.name}*"):
-            leftover.unlink()
-        store = SqlAlchemyStore(f"sqlite:///{new}", artifacts.as_uri())
-        store.engine.dispose()
-        os.replace(new, path)
-
-
-def _version(found: Any) -> Version:
-    return Version(
-        found.name,
-        str(found.version),
-        found.run_id or "",
-        dict(found.tags),
-        found.description or "",
-        tuple(found.aliases),
-        int(found.creation_timestamp or 0),
-    )

@@ -51,7 +51,8 @@ def _drawn(painter: Any, prompts: list[str]) -> str | None:
 
     painter.sampler = {**painter.sampler, "batch": 1}  # one picture costs one: it is looked at, not compared
     _, height, width = CLASSES[type(painter.pipe).__name__][1](painter.pipe)
-    scale = getattr(painter.pipe, "vae_scale_factor", 1)
+    vae = getattr(painter.pipe, "vae", None)
+    scale = 2 ** (len(vae.config.block_out_channels) - 1) if vae is not None else 1
     for seed in range(TRIES):
         with warnings.catch_warnings():
             warnings.simplefilter("error", RuntimeWarning)  # pixels that are no numbers

@@ -20,7 +20,12 @@ from tasks.stage import ledger
 
 @flow(name="monitor", flow_run_name="monitor {recipe}", persist_result=False)
 def monitor(recipe: str, overrides: Overrides | None = None) -> dict[str, Any]:
-    """Draw from the champion again, measure it on the newest accepted data, and say when retraining is due, and why."""
+    """Draw from the champion again, measure it on the newest accepted data, and say when retraining is due, and why.
+
+    Args:
+        recipe: A name in recipes/, a path to a .toml file, or an address.
+        overrides: Fields of the recipe that this look changes.
+    """
     plan = load(recipe, overrides)
     with ledger() as book:
         version, checkpoint = champion_of(plan.name)

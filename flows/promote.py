@@ -44,7 +44,11 @@ class Approval(RunInput):
 def promote(model: str, version: str) -> dict[str, Any]:
     """Ask a person whether a version that waits may become the champion of its model, and do what they say.
 
-    ``version`` is its number, or "challenger". Without a deployment nobody can be asked: it says how to decide instead.
+    Without a deployment nobody can be asked: it says how to decide instead.
+
+    Args:
+        model: The model's name in MLflow.
+        version: The number of the version that waits, or "challenger".
     """
     asked: Counter[str] = Counter()
     remark = ""
