@@ -1,4 +1,4 @@
-"""What was deleted in MLflow and is still needed is named; tests/darkroom/test_registry.py asks a server for the same."""
+"""What was deleted in MLflow and is still needed is named. The tests of the registry ask a server for the same."""
 
 import shutil
 from pathlib import Path
