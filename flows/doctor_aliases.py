@@ -59,7 +59,7 @@ def lost(settings: Settings) -> Iterator[tuple[str, str]]:
     with _asked(settings) as source:
         if source is None:
             return
-        with contextlib.suppress(httpx.TransportError):  # a server that does not answer is a finding of its own
+        with contextlib.suppress(httpx.ConnectError):  # a server that does not answer is a finding of its own
             for model in source.models():
                 yield from _of_model(source, model)
 
@@ -157,7 +157,7 @@ class _Rest:
 
         name, word = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
         auth = httpx.BasicAuth(name, word) if name else None
-        self._http = httpx.Client(base_url=f"{server}/api/2.0/mlflow/", timeout=3.0, trust_env=False, auth=auth)
+        self._http = httpx.Client(base_url=f"{server}/api/2.0/mlflow/", timeout=10.0, trust_env=False, auth=auth)
 
     def models(self) -> list[Model]:
         found, token = [], ""

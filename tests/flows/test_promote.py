@@ -1,6 +1,5 @@
 """A person's decision, for real: a run that asks, the served flow that waits, its form answered, the alias moved."""
 
-import json
 import subprocess
 import sys
 import time
@@ -87,10 +86,16 @@ class Form:
         return self.http.post(f"/flow_runs/{run}/resume", json={"run_input": fields})
 
     def question(self, run: str) -> str:
-        """The text that the form shows now."""
-        state = self.http.get(f"/flow_runs/{run}").json()["state"]
-        key = state["state_details"]["run_input_keyset"]["description"]
-        return str(json.loads(self.http.get(f"/flow_runs/{run}/input/{key}").text))
+        """The text that the form shows now; the run suspends a moment before it is there."""
+
+        def written() -> Any:
+            state = self.http.get(f"/flow_runs/{run}").json()["state"]
+            answer = self.http.get(
+                f"/flow_runs/{run}/input/{state['state_details']['run_input_keyset']['description']}"
+            )
+            return answer.json() if answer.status_code == 200 else None
+
+        return str(self._until("no question", written))
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """The events of this name, once there is one."""
