@@ -15,7 +15,8 @@ SIGNING = re.compile(
     r"(?i)(?<=[?&;])(x-amz-(signature|credential|security-token)|x-goog-(signature|credential)|signature|sig|awsaccesskeyid"
     r"|(access_|auth_|api_?)?(token|key)|password|passwd|secret)=[^&;#\s]*[&;]?"
 )
-USERINFO = re.compile(r"://([^/?#\s@]*:[^/?#\s]*)@")  # user:password; a user alone is no secret
+# user:password, also one with a slash that nobody quoted, as S3's keys have; a user alone is no secret, nor is a port.
+USERINFO = re.compile(r"://([^/?#\s@:]*:(?!:|\d+(?:/|$))[^?#@]*)@")
 
 
 def with_secret(text: str) -> str | None:

@@ -55,7 +55,9 @@ def prune_store(versions: int, dry_run: bool, wait: bool) -> pruning.Pruned:
         try:
             return pruning.prune(Settings(), versions, dry_run=dry_run, goes_on=lambda pin: _goes_on(client, pin))
         except InUse as error:
-            raise Waits(str(error)) from None if wait else error
+            if wait:
+                raise Waits(str(error)) from None
+            raise
 
 
 class Waits(InUse):

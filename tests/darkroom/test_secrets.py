@@ -11,6 +11,8 @@ SECRET = "planted5d1e0b"
 ADDRESSES = [
     f"https://me:{SECRET}@host/list.csv",
     f"s3://KEY:{SECRET}@bucket/photos",
+    f"s3://KEY:with/slash {SECRET}@bucket/photos",
+    f"zip://a.zip::s3://KEY:{SECRET}@bucket/photos.zip",
     f"zip://::https://me:{SECRET}@host/photos.zip",
     f"https://host/list.csv?X-Amz-Signature={SECRET}&x=1",
     f"https://host/list.csv?x=1&sig={SECRET}",
@@ -18,6 +20,8 @@ ADDRESSES = [
 ]
 HARMLESS = [
     "https://host/a@b:c",
+    "https://host:8080/a@b",
+    "zip://a.zip::https://host/x@y",
     "s3://bucket/photos",
     "https://host/list.csv?page=2&size=3",
     "a sentence: token=x",
