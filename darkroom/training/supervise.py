@@ -32,6 +32,7 @@ TRAINERS = {
     # glibc keeps the memory of a step for the next: handed back, every page is asked for and cleared again.
     "MALLOC_TRIM_THRESHOLD_": "4000000000",
     "MALLOC_MMAP_THRESHOLD_": "33554432",  # the most that it takes
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # and has it in large pages, where the kernel may give them
 }
 GRACE_SECONDS = 6.0  # to save and end; Ctrl-C promises ten
 

@@ -1,6 +1,7 @@
 """Leaner layers compute the same."""
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +13,15 @@ from darkroom.training.lean import LEANER, LeanConvolution, lean
 
 SIDE = 6  # odd once halved: what is enlarged again must fit what was kept
 LEVELS: dict[str, Any] = {"layers_per_block": 1, "norm_num_groups": 4, "block_out_channels": (8, 16)}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """These networks are too small for two to share."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def conditional(**options: Any) -> UNet2DConditionModel:
