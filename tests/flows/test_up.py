@@ -1,9 +1,11 @@
 """`darkroom up` for real: its deployments run, its schedules come, and what is killed comes back. One `up` for all."""
 
+import contextlib
 import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -17,6 +19,7 @@ from zoneinfo import ZoneInfo
 import pytest
 import yaml
 
+from darkroom.training import checkpoints
 from flows.supervisor import processes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -189,3 +192,18 @@ def test_a_server_elsewhere_needs_nothing_but_settings(house: Any, another: Any,
         assert (workshop.home / "store" / "checked").exists()
         assert workshop.command("schedule", "small", "--remove").returncode == 0
     assert house.pid("prefect") in {int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()}
+
+
+def test_down_lets_a_training_save_and_leaves_nothing(house: Any, wait_for: Callable[..., Any]) -> None:
+    long = {"train": {"steps": 5000, "checkpoint_every": 5000, "validate_every": 5000, "grid_every": 5000}}
+    run = house.start("retrain/tiny", overrides=long)
+    house.reach(run, "Running")
+    work = house.workshop.home / "store" / ".work"
+    wait_for(lambda: [one for one in work.glob("checkpoint-*/events.jsonl") if one.stat().st_size] or None, 120)
+    done = house.workshop.command("down")
+    assert done.returncode == 0, done.stderr
+    assert not house.workshop.left_over()
+    assert [one for one in work.glob("checkpoint-*") if checkpoints.found(one)], "saved, though none was due"
+    with contextlib.closing(sqlite3.connect(house.workshop.home / "prefect" / "prefect.db")) as database:
+        ((state,),) = database.execute("SELECT state_type FROM flow_run WHERE id = ?", (run,)).fetchall()
+    assert state in ("CRASHED", "RUNNING"), "which the next `up` resumes"
