@@ -4,6 +4,7 @@ A run that outlived its worker would hold the GPU while nobody watches it. So ea
 :mod:`darkroom.process`, which asks the kernel to kill it with the worker, however that ends.
 """
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -81,12 +82,11 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 def _children() -> list[int]:
     """The processes that this one started, on Linux."""
-    try:
-        return [
-            int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()
-        ]
-    except OSError:
-        return []
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in Path("/proc/self/task").iterdir():
+            found += map(int, (task / "children").read_text().split())
+    return found
 
 
 if __name__ == "__main__":
