@@ -67,13 +67,13 @@ def _schedule(options: argparse.Namespace) -> int:
         from prefect import get_client
 
         from . import automations
-        from .deployments import deployed, register
+        from .deployments import ours, register
 
         with get_client(sync_client=True) as client:
             if options.name:
-                if not (options.off or options.remove):
-                    known = options.name == "prune" or options.name in deployed(client)
-                    register(settings, [] if known else [options.name], alone)
+                known = options.name in [one.name for one in ours(client)]
+                if not (known or options.off or options.remove):
+                    register(settings, [] if options.name == "prune" else [options.name], alone)
                 change(client, options)
                 if options.remove:
                     automations.apply(client, settings, alone)  # some of which were the recipe's

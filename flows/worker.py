@@ -4,6 +4,7 @@ A run that outlived its worker would hold the GPU while nobody watches it. So ea
 :mod:`darkroom.process`, which asks the kernel to kill it with the worker, however that ends.
 """
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -11,6 +12,7 @@ import shlex
 import signal
 import sys
 import time
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -24,6 +26,7 @@ from darkroom.settings import Settings
 from . import health, prefect_server
 
 START_SECONDS = 240.0
+GRACE_SECONDS = 12.0  # for runs to save and end; `down` waits a little longer
 
 
 class Bound(ProcessJobConfiguration):
@@ -44,7 +47,7 @@ def name_of(settings: Settings) -> str:
 
 
 def main(port: int) -> None:
-    """Work until SIGTERM or Ctrl-C; then the runs are asked to end, and ended."""
+    """Work until SIGTERM or Ctrl-C; then the runs end, too."""
     settings, begun = Settings(), time.monotonic()
     every = get_current_settings().worker.query_seconds
     beats = int(get_current_settings().worker.heartbeat_seconds)
@@ -69,7 +72,21 @@ def main(port: int) -> None:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """End as by Ctrl-C, after the runs: `down` asks them, too, and a training saves what it has."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    end = time.monotonic() + GRACE_SECONDS
+    while time.monotonic() < end and any(process.started(pid) for pid in _children()):
+        time.sleep(0.1)
     signal.raise_signal(signal.SIGINT)  # which asyncio knows how to end by
+
+
+def _children() -> list[int]:
+    """The processes that this one started, on Linux."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in Path("/proc/self/task").iterdir():
+            found += map(int, (task / "children").read_text().split())
+    return found
 
 
 if __name__ == "__main__":

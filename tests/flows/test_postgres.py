@@ -15,6 +15,18 @@ import pytest
 
 from darkroom import process
 
+ROOT = Path(__file__).resolve().parents[2]
+SLEEPER = """
+from time import sleep
+from prefect import flow
+from prefect.runtime import flow_run
+
+@flow
+def sleeper():
+    if flow_run.run_count == 1:
+        sleep(600)
+"""
+
 
 def program(name: str) -> str | None:
     """Where one of PostgreSQL's own programs is: Debian keeps them out of the path."""
@@ -56,24 +68,29 @@ def database() -> Iterator[str]:
 def test_automations_resume_a_run_whose_worker_was_killed(
     database: str, bring_up: Callable[..., Any], wait_for: Callable[..., Any], tmp_path: Path
 ) -> None:
-    with bring_up(tmp_path / "workshop", DARKROOM_PREFECT_DATABASE_URL=database) as house:
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "sleeper.py").write_text(SLEEPER)
+    settings = {
+        "DARKROOM_PREFECT_DATABASE_URL": database,
+        "DARKROOM_MLFLOW_URI": "http://mlflow.invalid",  # which nothing here needs
+        "PYTHONPATH": os.pathsep.join((str(ROOT), str(tmp_path / "modules"))),
+    }
+    with bring_up(tmp_path / "workshop", **settings) as house:
         assert not (house.workshop.home / "prefect" / "prefect.db").exists()
         assert house.ask("GET", "/work_pools/darkroom")["concurrency_limit"] is None, "runs may go side by side"
         shipped = {one["name"]: one for one in house.ask("POST", "/automations/filter", limit=200)}
         silent = shipped["darkroom: a run without heartbeats has crashed"]
         assert silent["trigger"]["within"] == 90
-        patient = {**silent, "trigger": {**silent["trigger"], "within": 50}}  # heartbeats come every 30 s
-        wanted = {key: patient[key] for key in ("name", "description", "enabled", "trigger", "actions")}
+        hasty = {**silent, "trigger": {**silent["trigger"], "within": 50}}  # heartbeats come every 30 s
+        wanted = {key: hasty[key] for key in ("name", "description", "enabled", "trigger", "actions")}
         house.ask("PUT", f"/automations/{silent['id']}", **wanted)
-        run = house.start("retrain/tiny")
-        house.reach(run, "Running")
-        beats = {
-            "filter": {
-                "event": {"name": ["prefect.flow-run.heartbeat"]},
-                "resource": {"id": [f"prefect.flow-run.{run}"]},
-            }
-        }
-        wait_for(lambda: house.ask("POST", "/events/filter", **beats)["events"] or None)
+
+        flow = house.ask("POST", "/flows/", name="sleeper")
+        deployment = {"flow_id": flow["id"], "name": "sleeper", "entrypoint": "sleeper.sleeper", "tags": ["darkroom"]}
+        house.ask("POST", "/deployments/", **deployment, work_pool_name="darkroom", pull_steps=[])
+        run = house.start("sleeper/sleeper")
+        beats = {"event": {"name": ["prefect.flow-run.heartbeat"]}, "resource": {"id": [f"prefect.flow-run.{run}"]}}
+        wait_for(lambda: house.ask("POST", "/events/filter", filter=beats)["events"] or None, 120)
         os.kill(house.pid("worker"), signal.SIGKILL)
         done = house.reach(run, "Completed")
         assert done["run_count"] == 2
