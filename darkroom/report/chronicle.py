@@ -121,11 +121,10 @@ def in_short(found: History) -> str:
 def _line(entry: Entry) -> str:
     last = entry.judged[-1] if entry.judged else None
     moves = "; ".join(f"{move.when[:16].replace('T', ' ')} by {_told(move)['who']}: {move.why}" for move in entry.moves)
-    gain = (
-        "{:+.3g} ({:+.3g} to {:+.3g}) over version {}".format(last.gain, *_numbers(last)[::2], last.against.version)
-        if last and last.against
-        else ""
-    )
+    gain = ""
+    if last and last.against:
+        low, seen, high = _numbers(last)
+        gain = f"{seen:+.3g} ({low:+.3g} to {high:+.3g}) over version {last.against.version}"
     cells = [
         entry.version.version,
         history.when(entry.version)[:16].replace("T", " "),
