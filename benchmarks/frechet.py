@@ -4,8 +4,8 @@
 
 Both get the same float64 features of the generated pictures; the real ones are known, so clean-fid has their mean and
 covariance ready (as its stored statistics are) and we a root of the covariance (kept like those). Interleaved, medians;
-the two numbers and their relative difference are printed. Where OPENBLAS_CORETYPE names another processor than there is,
-unset it: it slows both.
+the two numbers and their relative difference are printed. Where OPENBLAS_CORETYPE names another processor,
+unset it: it slows both sides.
 """
 
 import argparse
