@@ -93,12 +93,15 @@ def tell(registry: Registry, model: str, settings: Settings) -> Path:
 
 def in_short(found: History) -> str:
     """The history as Markdown, as much of it as MLflow's text of a model holds; nothing in it is markup of others."""
-    count = len(found.comparisons)
+    count, each = len(found.comparisons), f"{found.false_promotions:.3g}"
+    compared = (
+        f"{count} comparison{'' if count == 1 else 's'} with a champion; had none of these versions been better, at "
+        f"most {each} wrong promotions were to be expected"
+    )
     lines = [
         MARK,
         "",
-        f"{count} comparison{'' if count == 1 else 's'} with a champion; had none of these versions been better, at "
-        f"most {found.false_promotions:.3g} wrong promotions were to be expected. All of it: `{PAGE}` among the "
+        f"{compared if count else 'No version was compared with a champion yet'}. All of it: `{PAGE}` among the "
         "artifacts of the newest version's run.",
         "",
         "| version | registered | verdict | measure | value | gain, and where it truly lies | champion: by whom, why |",
@@ -120,8 +123,8 @@ def _line(entry: Entry) -> str:
     moves = "; ".join(f"{move.when[:16].replace('T', ' ')} by {_told(move)['who']}: {move.why}" for move in entry.moves)
     gain = ""
     if last and last.against:
-        low, middle, high = _numbers(last)
-        gain = f"{middle:+.3g} ({low:+.3g} to {high:+.3g}) over version {last.against.version}"
+        low, seen, high = _numbers(last)
+        gain = f"{seen:+.3g} ({low:+.3g} to {high:+.3g}) over version {last.against.version}"
     cells = [
         entry.version.version,
         history.when(entry.version)[:16].replace("T", " "),
