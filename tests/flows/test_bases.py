@@ -31,12 +31,10 @@ def base_of(workshop: Any, outcome: dict[str, Any]) -> str | None:
 def test_a_champion_is_trained_further_on_new_data_alone(workshop) -> None:
     first = workshop.run(*BASE)
     assert (first["decision"], base_of(workshop, first)) == ("promoted", None), "from scratch while there is none"
-    again = workshop.run(*BASE)
-    assert again["decision"] == "unchanged", "the champion that it brought forth is no reason to train"
-    assert again["digests"]["checkpoint"] == first["digests"]["checkpoint"]
-
     add_pictures(workshop.photos)
     further = workshop.run(*BASE)
     assert base_of(workshop, further) == "models:/tiny/1"
     assert "train" not in further["reused"]
-    assert "train" in workshop.run(*BASE)["reused"], "also where the champion is another one by now"
+    again = workshop.run(*BASE)
+    assert "train" in again["reused"], "the champion that it may have brought forth is no reason to train"
+    assert again["digests"]["checkpoint"] == further["digests"]["checkpoint"]
