@@ -13,6 +13,7 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +108,8 @@ def run(
         # For the rest of this process; nothing else in darkroom gives Great Expectations tables.
         gx.datasource.fluent.PandasDatasource.execution_engine_override = custom.Engine
         source = context.data_sources.add_pandas("tables")
-        run_id = RunIdentifier(run_name=re.sub(r"[^\w-]+", "-", run_name))  # names a folder
+        # It names a folder. Without a time, it would be read as one where it looks so, as a digest's digits can.
+        run_id = RunIdentifier(run_name=re.sub(r"[^\w-]+", "-", run_name), run_time=datetime.now(UTC))
         results: dict[str, list[dict[str, Any]]] = {}
         for name, suite in loaded.items():
             # A data frame is a parameter of the whole checkpoint, so each table has its own; the run is the same.

@@ -318,5 +318,5 @@ def test_rows_among_a_table_are_judged_as_a_table_of_them_is(tmp_path: Path) -> 
     every_column = [expectation("table_column_count_to_equal", value=len(table.columns))]
     file.write_text(json.dumps({"expectations": every_column}), "utf-8")
     assert checkpoint.run(
-        {"mine": table}, {"mine": file}, among, run_name="t", among={"mine": table["accepted"]}
+        {"mine": table}, {"mine": file}, among, run_name="9" * 11, among={"mine": table["accepted"]}
     ).passed
