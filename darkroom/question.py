@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import history, links
-from .artifacts import Checkpoint, Verdict
+from .artifacts import Checkpoint, Evaluation, Verdict
 from .champion import CHALLENGER, CHAMPION, notice
 from .errors import RecipeError
 from .evaluation.gate import Judgement
@@ -40,6 +40,8 @@ class Question:
     """The verdict is against a version that is no longer the champion."""
     pictures: dict[str, bytes] = field(default_factory=dict)
     """PNG grids of "challenger" and "champion"."""
+    shown: dict[str, str] = field(default_factory=dict)
+    """Where the reports' server shows them, as far as they are in the store."""
     links: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -63,9 +65,11 @@ def look(registry: Registry, model: str, version: str, settings: Settings, store
     against = judged[-1].against.version if judged and judged[-1].against else None
     limits_alone = judgement is not None and not judgement.rules
     stale = champion is not None and against != champion.version and not (limits_alone and against is None)
-    pictures = _pictures(registry, chosen, champion, verdict)
     return Question(
-        chosen, champion, None, digest, judgement, stale, pictures, _links(registry, chosen, champion, settings)
+        *(chosen, champion, None, digest, judgement, stale),
+        pictures=_pictures(registry, chosen, champion, verdict),
+        shown=_shown(chosen, champion, verdict, settings, store),
+        links=_links(registry, chosen, champion, settings),
     )
 
 
@@ -135,6 +139,20 @@ def _pictures(
     return found
 
 
+def _shown(
+    version: Version, champion: Version | None, verdict: Verdict | None, settings: Settings, store: Store
+) -> dict[str, str]:
+    """The addresses of the same grids under `darkroom up`."""
+    both = {} if verdict is None else {name: verdict.path / f"{name}.png" for name in PICTURES}
+    if not both or not all(map(Path.is_file, both.values())):
+        both = {}
+        for name, one in zip(PICTURES, (version, champion), strict=True):
+            digest = one.tags.get("darkroom.evaluation") if one else None
+            if digest and (evaluation := store.find(Evaluation, digest)):
+                both[name] = evaluation.path / "grid.png"
+    return {name: settings.link(path) for name, path in both.items() if path.is_file()}
+
+
 def _links(registry: Registry, version: Version, champion: Version | None, settings: Settings) -> dict[str, str]:
     """Where to look closer."""
     found = {f"version {version.version} in MLflow": links.version(settings, version.model, version.version)}
@@ -176,9 +194,11 @@ def markdown(question: Question, remark: str = "") -> str:
     if question.stale and champion:
         lines += [f"This verdict is not against version {champion.version}, which became champion since.", ""]
     lines += [" · ".join(f"[{name}]({address})" for name, address in question.links.items()), ""]
+    for name, address in question.shown.items():
+        lines += [f"The {name}:", "", f"![the pictures of the {name}]({address})", ""]
     shown = " and ".join(f"`promotion-{name}`" for name in PICTURES if name in question.pictures)
     if shown:
-        lines += [f"Their pictures are this run's artifacts {shown}.", ""]
+        lines += [f"The same pictures are this run's artifacts {shown}.", ""]
     lines += [
         "`approve` makes it the champion, after it drew a picture as it is served. `refuse` takes it off the list, "
         "with your reason. `more_samples` draws more pictures of both, compares again and asks again; each look is "

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from selenium.webdriver.common.keys import Keys
 
 from darkroom import process
 
@@ -75,9 +76,10 @@ def test_a_retraining_is_scheduled_in_prefect_and_watched_to_its_end(page: Any, 
     page.click(f"{DIALOG}//button[normalize-space(.) = 'Run']")
     page.button("View run")
     page.reads("Completed", patience=RUN_SECONDS)
+    page.button("Task Runs")
     page.reads("collect", "register")
     page.shoot("prefect-run")
-    assert house.said("explain", "tiny@champion", "--json")["model"]["version"] == "1"
+    assert alias(house, "challenger") == "1"
 
     # The next night's run waits already.
     deployment(page, house, "retrain", "tiny")
@@ -102,3 +104,71 @@ def test_the_quality_report_and_the_data_docs_open_from_the_run(page: Any, house
     page.open(page.find("//a[normalize-space(.) = 'rules']").get_attribute("href"))
     page.reads("79", "Expectation")
     page.shoot("data-docs")
+
+
+def decide(page: Any, house: House, name: str, decision: str, reason: str) -> None:
+    """Answer the form of the run that waits for a person."""
+    page.open(f"{house.prefect}/v2/runs")
+    page.click(f"//a[starts-with(normalize-space(.), '{name}')]")
+    page.reads("Suspended", patience=RUN_SECONDS)
+    page.button("Open menu")
+    page.click("//*[@role = 'menuitem'][normalize-space(.) = 'Resume']")
+    page.reads("Resume Flow Run", "PASS", "in MLflow")
+    page.until(lambda: loaded(page), "the challenger's pictures in the form")
+    page.shoot("prefect-promotion")
+    page.button("Select Decision")
+    page.click(f"//*[@role = 'option'][normalize-space(.) = '{decision}']")
+    page.fill(f"({DIALOG}//textarea)[1]", "Ada")
+    page.fill(f"({DIALOG}//textarea)[2]", reason)
+    page.click(f"{DIALOG}//button[normalize-space(.) = 'Resume']")
+
+
+def loaded(page: Any) -> bool:
+    """Whether the form's pictures are there, and not broken."""
+    script = "return [...document.querySelectorAll('[role=dialog] img')].map(one => one.naturalWidth)"
+    widths = page.driver.execute_script(script)
+    return bool(widths) and all(width > 50 for width in widths)
+
+
+def alias(house: House, name: str = "champion") -> str:
+    """The version that an alias points to."""
+    return str(house.said("explain", f"tiny@{name}", "--json")["model"]["version"])
+
+
+def test_a_promotion_is_approved_in_prefects_form_and_seen_in_mlflow(page: Any, house: House) -> None:
+    decide(page, house, "promote tiny 1", "approve", "sharp enough")
+    page.reads("Completed", patience=RUN_SECONDS)
+    page.open(f"{house.mlflow}/#/models/tiny")
+    page.find("//*[@role = 'row'][contains(., 'Version 1')]//*[@title = 'champion']")
+    page.open(f"{house.mlflow}/#/models/tiny/versions/1")
+    page.reads("Ada", "sharp enough")
+    page.shoot("mlflow-champion")
+
+
+def test_an_alias_that_is_moved_in_mlflow_is_recorded_and_rolled_back(page: Any, house: House) -> None:
+    second = house.said("run", "tiny.toml", "--json", "--set", "seed=1", "--set", "train.steps=12")
+    assert second["model"]["version"] == "2"
+    page.open(f"{house.mlflow}/#/models/tiny")
+    row = "//*[@role = 'row'][contains(., 'Version 2')]"
+    page.find(row)
+    page.click(f"({row}//button)[last()]")  # the pencil beside the aliases, at the end of the row
+    page.reads("Add/Edit alias for model version 2")
+    field = page.find(f"{DIALOG}//input[@role = 'combobox' or @type = 'search']")
+    field.send_keys("champion")
+    field.send_keys(Keys.ENTER)
+    page.shoot("mlflow-alias")
+    page.click(f"{DIALOG}//button[normalize-space(.) = 'Save aliases']")
+    page.find(f"{row}//*[@title = 'champion']")
+
+    assert alias(house) == "2"
+    page.open(f"{house.mlflow}/#/models/tiny/versions/2")
+    page.reads("MLflow", "darkroom.promotion.0002")
+    done = house.workshop.command("rollback", "tiny", "--why", "moved by mistake")
+    assert done.returncode == 0, done.stderr
+    page.open(f"{house.mlflow}/#/models/tiny")
+    page.find("//*[@role = 'row'][contains(., 'Version 1')]//*[@title = 'champion']")
+    assert not page.all(f"{row}//*[@title = 'champion']")
+    assert alias(house) == "1"
+    page.open(f"{house.mlflow}/#/models/tiny/versions/1")
+    page.reads("moved by mistake")
+    page.shoot("mlflow-rollback")
