@@ -32,9 +32,9 @@ COMPARED_BY = ("verdict", "gate", "sequential", "contrasts", "frechet", "sets", 
 TRAINING = ("training/*.py", "training/methods/*.py", "diffusion/*.py", "diffusion/families/*.py")
 STAGES = {
     "manifest": Stage(2, ("collect/*.py",)),
-    "checked": Stage(3, ("quality/*.py",)),
+    "checked": Stage(4, ("quality/*.py",)),
     "shards": Stage(2, ("preprocess/*.py", *SHARED)),
-    "checkpoint": Stage(3, (*TRAINING, "preprocess/texts.py", *SHARED)),
+    "checkpoint": Stage(4, (*TRAINING, "preprocess/texts.py", *SHARED)),
     "evaluation": Stage(
         5, ("evaluation/*.py", "diffusion/*.py", "diffusion/families/*.py", "training/data.py", *ENCODING, *SHARED)
     ),

@@ -7,11 +7,13 @@ from prefect.runtime import flow_run
 
 from darkroom import links
 from darkroom.artifacts import CheckedManifest, Checkpoint, Evaluation, Verdict
+from darkroom.evaluation.verdict import read
 from darkroom.promotion import Registered, settle
 from darkroom.recipe import Recipe
 from darkroom.report import chronicle
 from darkroom.tracking import RunDescription, open_registry
 
+from .events import announce, announce_moves
 from .stage import open_store, stage
 
 
@@ -38,4 +40,13 @@ def register(
         key="registered-version",
         description=f"{done.decision}: {done.reason}",
     )
+    announce_moves(done.moves)
+    if done.waits:
+        waiting = {
+            "model": done.name,
+            "version": done.version,
+            "recipe": plan.name,
+            "why": f"{read(verdict).decision}: {done.reason}",
+        }
+        announce("darkroom.challenger.waiting", done.name, waiting)
     return done

@@ -248,6 +248,7 @@ def _row(entry: Entry, folder: Path, settings: Settings) -> dict[str, Any]:
         "interval": "{:+.3g} to {:+.3g}".format(*_numbers(last)[::2]) if last and last.against else "",
         "against": last.against.version if last and last.against else "",
         "moves": [_told(move) for move in entry.moves],
+        "refusals": [{"who": one.who, "when": one.when, "why": one.why} for one in entry.refusals],
         "measures": [(name, f"{value:.5g}") for name, value in entry.measures.items()],
         "mlflow": links.version(settings, version.model, version.version),
         "page": page if (folder / page).is_file() else None,
@@ -257,7 +258,8 @@ def _row(entry: Entry, folder: Path, settings: Settings) -> dict[str, Any]:
 def _told(move: Move) -> dict[str, str]:
     who = "the gate" if move.who == history.GATE else move.who
     against = f" instead of version {move.against.version}" if move.against else ", as the first champion"
-    return {"version": move.version, "who": who, "when": move.when, "why": move.why, "against": against}
+    how = "Rolled back to" if move.undoes else "Promoted"
+    return {"version": move.version, "how": how, "who": who, "when": move.when, "why": move.why, "against": against}
 
 
 def _number(measures: Mapping[str, float], name: str) -> str:

@@ -21,6 +21,8 @@ from PIL import Image
 from darkroom import process
 from darkroom.errors import DarkroomError, RecipeError, ServiceUnavailable
 from darkroom.registry import Dataset, Registry, Version
+from darkroom.settings import Settings
+from flows.doctor_aliases import lost
 
 CHECKPOINT = "c" * 64
 DATA = Dataset("digits", "d" * 64, "store/checked/dddd", 1797, {"quarantined": 3})
@@ -340,6 +342,22 @@ def server(database: str, home: Path) -> Iterator[str]:
         yield url
     finally:
         process.stop(running, 10)
+
+
+def test_a_server_tells_of_lost_aliases_what_the_database_does(
+    registry: Registry, model: str, pipeline: Path, server: str, home: Path
+) -> None:
+    first = registry.set_alias(register(registry, model, pipeline), "champion")
+    register(registry, model, pipeline, "2" * 64)
+    registry.tag_model(model, "darkroom.champion", '{"version": "1", "checkpoint": ""}')
+    registry._client.delete_model_version(model, first.version)
+    other = registry.set_alias(register(registry, f"{model}-2", pipeline), "challenger")
+    registry._client.delete_run(other.run_id)
+    found = list(lost(Settings(home=home, mlflow_uri=server)))
+    assert found == list(lost(Settings(home=home, mlflow_uri=registry.uri)))
+    told = [sentence for sentence, _ in found if model in sentence]
+    assert len(told) == 2
+    assert "was deleted in MLflow" in told[0] + told[1]
 
 
 def test_a_server_answers_what_the_database_does(
