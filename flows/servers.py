@@ -97,7 +97,7 @@ class Pending:
         if self.settings.mlflow_uri is None and (mlflow := state_of(self.settings, "mlflow")).state == "running":
             os.environ.setdefault("DARKROOM_MLFLOW_SERVER", mlflow.url)
         if self.mode == "configured":
-            os.environ.update(prefect_server.QUIET | self._restore)
+            os.environ.update(prefect_server.QUIET | prefect_server.HEARTBEATS | self._restore)
             return
         self.settings.prefect_home.mkdir(parents=True, exist_ok=True)
         os.environ.update(prefect_server.client_environment(self.settings, self.url))
@@ -129,13 +129,16 @@ class Pending:
         if self._server is not None:
             try:
                 if self._server.poll() is None and "prefect" in sys.modules and self._lock is None:
-                    with contextlib.suppress(sqlite3.Error):
-                        self._settle()
+                    if self.settings.prefect_database_url is not None:
+                        hand_over()  # PostgreSQL has all that the server was told, once the server has ended
+                    else:
+                        with contextlib.suppress(sqlite3.Error):
+                            self._settle()
             finally:
                 process.stop(self._server, STOP_SECONDS)
                 self._server = None
         elif self.mode == "up" and "prefect" in sys.modules:
-            _hand_over()
+            hand_over()
         self._release()
         if self._restore is not None:
             os.environ.clear()
@@ -173,7 +176,7 @@ class Pending:
         after them, and wait until the database has it and the state of every event before it.
         """
         last = uuid.uuid4()
-        if not _hand_over(last):
+        if not hand_over(last):
             return
         database = prefect_server.database(self.settings)
         if not _eventually(
@@ -191,7 +194,7 @@ class Pending:
         return self.settings.prefect_home / "server.log"
 
 
-def _hand_over(last: uuid.UUID | None = None) -> bool:
+def hand_over(last: uuid.UUID | None = None) -> bool:
     """Send what Prefect's loggers and event clients hold, and ``last`` as the last event; False when that hangs."""
 
     def drain() -> None:

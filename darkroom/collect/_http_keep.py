@@ -14,6 +14,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from darkroom.cache import Cache
+from darkroom.quality.removals import erased_ids
 from darkroom.store import Store, file_digest
 
 from ._http_request import Body, Fault, Job, Known, Outcome
@@ -45,6 +46,7 @@ class Keeper:
         self._outcomes: SimpleQueue[tuple[Job, Outcome] | None] = SimpleQueue()
         self._pictures, self._incoming = f"{store.root}/pictures", incoming(store)
         self._incoming.mkdir(parents=True, exist_ok=True)
+        self._erased = erased_ids(store)
         self.released: Callable[[int], None] = lambda size: None
         self._thread = threading.Thread(target=self._main, name="http-keep", daemon=True)
         self._thread.start()
@@ -135,6 +137,10 @@ class Keeper:
     def _write(self, content: bytes | Path) -> str:
         """Put a body under its sha256 into the store; atomic, and done once for equal bytes."""
         digest = hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else file_digest(content)
+        if digest in self._erased:  # on request; its bytes do not come back
+            if isinstance(content, Path):
+                content.unlink(missing_ok=True)
+            return digest
         path = f"{self._pictures}/{digest[:2]}/{digest}"  # as picture_path has it, at less cost
         if isinstance(content, bytes):
             if _size(path) == len(content):

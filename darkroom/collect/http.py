@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -19,7 +19,9 @@ from typing import Any
 
 from darkroom.cache import Cache
 from darkroom.errors import DiskFull
+from darkroom.quality.removals import erased_ids
 from darkroom.recipe import Collect
+from darkroom.secrets import without_secret
 from darkroom.store import Store, digest_of
 
 from ._http_fetch import Fetcher
@@ -72,7 +74,7 @@ def _items(
 ) -> Iterator[Item]:
     waiting: dict[str, list[Address]] = {}  # by the key of a job that is not done
     results: dict[str, Known | Fault] = {}
-    source, more, pending = iter(addresses), True, 0
+    source, more, pending, erased = iter(addresses), True, 0, erased_ids(store)
     while more or pending:
         ready: list[tuple[Address, Known | Fault]] = []
         if more and pending < WINDOW:
@@ -88,7 +90,7 @@ def _items(
                 if key in waiting:
                     waiting[key].append(address)
                     continue
-                known, finished = _usable(remembered.get(key), plan, store, collection)
+                known, finished = _usable(remembered.get(key), plan, store, collection, erased)
                 if known is not None and finished:
                     pending -= 1
                     results[key] = known
@@ -112,7 +114,7 @@ def _key(url: str) -> str:
 
 
 def _usable(
-    entry: dict[str, Any] | None, plan: Collect, store: Store, collection: "_Collection"
+    entry: dict[str, Any] | None, plan: Collect, store: Store, collection: "_Collection", erased: Collection[str]
 ) -> tuple[Known | None, bool]:
     """What we have of an address, and whether there is nothing to ask its server for."""
     if entry is None:
@@ -120,11 +122,12 @@ def _usable(
     known = Known(**{field.name: entry[field.name] for field in fields(Known)})
     if known.noai and not plan.http.allow_noai:
         return None, False  # it was fetched when that was allowed
-    try:
-        if picture_path(store, known.id).stat().st_size != known.size:
+    if known.id not in erased:  # what was erased on request is known, and not there
+        try:
+            if picture_path(store, known.id).stat().st_size != known.size:
+                return None, False
+        except OSError:
             return None, False
-    except OSError:
-        return None, False
     return known, entry["when"] >= collection.started or not (known.etag or known.modified)
 
 
@@ -140,7 +143,7 @@ def _item(address: Address, result: Known | Fault, store: Store) -> Item:
     else:
         read = _refuse(result.sentence)
     return Item(
-        path=without_credentials(address.url),
+        path=without_secret(without_credentials(address.url)),
         caption=address.caption,
         label=address.label,
         licence=address.licence,
