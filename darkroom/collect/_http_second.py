@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ._http_fetch import Fetcher
 
 COMMAND = (sys.executable, "-m", "darkroom.collect._http_second")
-PAYS_FROM = 1_000  # addresses; in the time of its start one process fetches some hundred
+PAYS_FROM = 4_000  # addresses; for 3,000 its start costs what it gains (benchmarks/downloads.py)
 AHEAD, AHEAD_OF_HOST = 512, 256  # jobs that it may have, of all hosts and of one
 LONGEST_LINE = 4 << 20
 END_SECONDS = 5.0  # after which it is killed
@@ -81,9 +81,9 @@ class Second:
                 while line := await self._process.stdout.readline():
                     self._hear(json.loads(line))
             if not self._closing:
-                with contextlib.suppress(ProcessLookupError):
-                    self._process.kill()
-                code = await self._process.wait()
+                assert self._process.stdin is not None
+                self._process.stdin.close()
+                code = await self._end(self._process)
                 how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit status {code}"
                 _log.warning("downloading with one process, as the second one ended %s", how)
         if not self._closing:
@@ -116,12 +116,17 @@ class Second:
             return
         assert self._process.stdin is not None
         self._process.stdin.close()
+        await self._end(self._process)
+
+    async def _end(self, process: Process) -> int:
+        """Its exit status; it is killed when it does not end by itself soon."""
         try:
             async with asyncio.timeout(END_SECONDS):
-                await self._process.wait()
+                return await process.wait()
         except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            return await process.wait()
 
     def _tell(self, message: dict[str, Any]) -> None:
         assert self._process is not None

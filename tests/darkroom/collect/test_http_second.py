@@ -16,7 +16,7 @@ import pytest
 from darkroom.cache import Cache
 from darkroom.collect import _http_second, http
 from darkroom.collect._http_rules import Limits
-from darkroom.collect._http_second import Second, pays
+from darkroom.collect._http_second import PAYS_FROM, Second, pays
 from darkroom.collect.http import items
 from darkroom.collect.keep import picture_path
 from darkroom.errors import DiskFull
@@ -255,9 +255,9 @@ def test_limits_are_shared_without_loss_and_only_where_they_can_be(monkeypatch: 
             assert one.per_host + other.per_host == per_host
             assert replace(one, concurrency=concurrency, per_host=per_host) == whole
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
-    assert pays(1_000, LIMITS)
-    assert not pays(999, LIMITS)
-    assert not pays(1_000, replace(LIMITS, per_host=1))
-    assert not pays(1_000, replace(LIMITS, concurrency=1))
+    assert pays(PAYS_FROM, LIMITS)
+    assert not pays(PAYS_FROM - 1, LIMITS)
+    assert not pays(PAYS_FROM, replace(LIMITS, per_host=1))
+    assert not pays(PAYS_FROM, replace(LIMITS, concurrency=1))
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
-    assert not pays(1_000, LIMITS)
+    assert not pays(PAYS_FROM, LIMITS)
