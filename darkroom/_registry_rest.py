@@ -20,9 +20,9 @@ class Refused(Exception):
 class Reader:
     """The versions of the models of one MLflow server. Raises ``httpx.HTTPError`` when that does not answer."""
 
-    def __init__(self, server: str) -> None:
+    def __init__(self, server: str, login: tuple[str, str] | None = None) -> None:
         # trust_env: a proxy of the environment is not asked for an address of this machine.
-        self._http = httpx.Client(base_url=f"{server}/api/2.0/mlflow/", timeout=10.0, trust_env=False)
+        self._http = httpx.Client(base_url=f"{server}/api/2.0/mlflow/", auth=login, timeout=10.0, trust_env=False)
 
     def get_model_version_by_alias(self, name: str, alias: str) -> SimpleNamespace:
         """The version that an alias points to."""
@@ -31,6 +31,15 @@ class Reader:
     def get_model_version(self, name: str, version: str) -> SimpleNamespace:
         """One version."""
         return _version(self._ask("model-versions/get", name=name, version=version)["model_version"])
+
+    def get_registered_model(self, name: str) -> SimpleNamespace:
+        """A model's own page."""
+        found = self._ask("registered-models/get", name=name)["registered_model"]
+        return SimpleNamespace(
+            name=found["name"],
+            aliases={one["alias"]: one["version"] for one in found.get("aliases", ())},
+            tags={tag["key"]: tag.get("value", "") for tag in found.get("tags", ())},
+        )
 
     def search_model_versions(self, condition: str, max_results: int) -> list[SimpleNamespace]:
         """The versions that meet a condition, without their aliases, as MLflow's search answers."""

@@ -3,9 +3,12 @@
     DarkroomError                 1   an unexpected failure, explained
     ├── RecipeError               2   a mistake in the recipe or on the command line (also a ValueError)
     ├── DataGateRefused           3   the data did not pass the checks
+    ├── ChampionMoved             1   another promotion was faster
+    ├── Unservable                1   a version that cannot be loaded and draw stays as it is
     ├── ServiceUnavailable        4   an outside service stayed unreachable
     ├── Stopped                   5   stopped for a reason that is explained
     │   ├── DiskFull
+    │   ├── InUse
     │   ├── OutOfMemory
     │   └── Diverged
     └── Interrupted             130   stopped by the user; the same command resumes
@@ -32,6 +35,14 @@ class DataGateRefused(DarkroomError):
     exit_status = 3
 
 
+class ChampionMoved(DarkroomError):
+    """The champion is no longer the one that a decision was made upon."""
+
+
+class Unservable(DarkroomError):
+    """A version that does not load as it is served, or draws nothing, and so does not become champion."""
+
+
 class ServiceUnavailable(DarkroomError):
     """A server that is configured did not answer, also after retries."""
 
@@ -46,6 +57,10 @@ class Stopped(DarkroomError):
 
 class DiskFull(Stopped):
     """Too little room for what is about to be written."""
+
+
+class InUse(Stopped):
+    """A run is using what was to be deleted."""
 
 
 class OutOfMemory(Stopped):

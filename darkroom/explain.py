@@ -10,6 +10,7 @@ from .provenance import FILE, RECIPE, Record, read
 from .references import full
 from .registry import Registry, Version
 from .settings import Settings
+from .versions import marks
 
 SAMPLES, REPORT, VERDICT, REVIEW, DOCS = (
     "samples.png",
@@ -40,8 +41,10 @@ def explain(registry: Registry, reference: str, settings: Settings) -> dict[str,
             "description": version.description,
             "checkpoint": version.checkpoint,
         },
+        "removed": marks.read(version.tags),
         "verdict": asdict(judged[-1]) if judged else None,
         "promotions": [asdict(move) for move in history.moves_of(version)],
+        "refusals": [asdict(one) for one in history.refusals_of(version)],
         "data": known.get("data") or _data(version, run),
         "recipe": record.recipe,
         "given": known.get("given"),
@@ -107,6 +110,8 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
     aliases = f" ({', '.join(model['aliases'])})" if model["aliases"] else ""
     yield f"{model['name']}, version {model['version']}{aliases}"
     yield _row("registered", f"{model['registered']}, checkpoint {model['checkpoint'][:12]}")
+    if removed := found["removed"]:
+        yield _row("removed", marks.words(removed))
     yield from _verdict(found)
     if data := found["data"]:
         number = f", version {data['version']}" if data.get("version") else ""
@@ -160,7 +165,10 @@ def _verdict(found: Mapping[str, Any]) -> Iterator[str]:
         yield _row("verdict", f"{judged['decision']}{against}: {judged['reasons']}")
     for move in found["promotions"]:
         instead = f" instead of version {move['against']['version']}" if move["against"] else ""
-        yield _row("promoted", f"{move['when']} by {move['who']}{instead}: {move['why']}")
+        how = "rolled back to" if move["undoes"] else "promoted"
+        yield _row(how, f"{move['when']} by {move['who']}{instead}: {move['why']}")
+    for one in found["refusals"]:
+        yield _row("refused", f"{one['when']} by {one['who']}: {one['why']}")
 
 
 def _many(count: int, what: str, ending: str = "s") -> str:

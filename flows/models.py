@@ -37,10 +37,13 @@ def _explain(options: argparse.Namespace) -> int:
     from darkroom.explain import explain, lines
     from darkroom.settings import Settings
 
+    from .champions import notice
     from .data import shown
 
     settings = Settings()
-    found = explain(_registry(settings, options.model), options.model, settings)
+    registry = _registry(settings, options.model)
+    notice(settings, registry, options.model)
+    found = explain(registry, options.model, settings)
     if options.json:
         print(json.dumps(found))
         return 0
@@ -55,8 +58,11 @@ def _report(options: argparse.Namespace) -> int:
     from darkroom.report import chronicle
     from darkroom.settings import Settings
 
+    from .champions import notice
+
     settings = Settings()
     registry = _registry(settings, options.model)
+    notice(settings, registry, options.model)
     version = registry.resolve(full(options.model))
     page = chronicle.page_of(registry, version, settings.root / "reports")
     whole = chronicle.write(settings.root / "reports", history.read(registry, version.model), settings)

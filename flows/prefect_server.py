@@ -15,6 +15,8 @@ from typing import Any
 from darkroom.errors import RecipeError
 from darkroom.settings import Settings
 
+from . import access
+
 # Nothing is told to anybody, and the pages advertise nothing.
 QUIET = {
     "DO_NOT_TRACK": "1",
@@ -89,6 +91,7 @@ def server_environment(settings: Settings, url: str) -> dict[str, str]:
     """The environment of a server that answers at ``url`` and keeps everything in the home folder."""
     return {
         **client_environment(settings, url),
+        **access.prefect_server(settings),
         "PREFECT__SERVER_FINAL": "1",
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": connection(settings),
         "PREFECT_SERVER_DATABASE_TIMEOUT": "60",  # several servers may write this file: let them wait for each other
@@ -100,7 +103,7 @@ def server_environment(settings: Settings, url: str) -> dict[str, str]:
 
 def client_environment(settings: Settings, url: str) -> dict[str, str]:
     """Our environment, such that Prefect speaks to ``url`` and keeps its own files in the home folder."""
-    ours = {"PREFECT_API_URL": url, "PREFECT_HOME": str(settings.prefect_home)}
+    ours = {"PREFECT_API_URL": url, "PREFECT_HOME": str(settings.prefect_home), **access.prefect_client(settings)}
     # Links to runs lead to where `darkroom up` shows them, also when a server without pages records the run.
     page = {"PREFECT_UI_URL": f"http://{settings.host}:{settings.prefect_port}"}
     environment = QUIET | HEARTBEATS | page | dict(os.environ) | ours

@@ -130,7 +130,7 @@ class Pending:
             try:
                 if self._server.poll() is None and "prefect" in sys.modules and self._lock is None:
                     if self.settings.prefect_database_url is not None:
-                        _hand_over()  # PostgreSQL has all that the server was told, once the server has ended
+                        hand_over()  # PostgreSQL has all that the server was told, once the server has ended
                     else:
                         with contextlib.suppress(sqlite3.Error):
                             self._settle()
@@ -138,7 +138,7 @@ class Pending:
                 process.stop(self._server, STOP_SECONDS)
                 self._server = None
         elif self.mode == "up" and "prefect" in sys.modules:
-            _hand_over()
+            hand_over()
         self._release()
         if self._restore is not None:
             os.environ.clear()
@@ -176,7 +176,7 @@ class Pending:
         after them, and wait until the database has it and the state of every event before it.
         """
         last = uuid.uuid4()
-        if not _hand_over(last):
+        if not hand_over(last):
             return
         database = prefect_server.database(self.settings)
         if not _eventually(
@@ -194,7 +194,7 @@ class Pending:
         return self.settings.prefect_home / "server.log"
 
 
-def _hand_over(last: uuid.UUID | None = None) -> bool:
+def hand_over(last: uuid.UUID | None = None) -> bool:
     """Send what Prefect's loggers and event clients hold, and ``last`` as the last event; False when that hangs."""
 
     def drain() -> None:

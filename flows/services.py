@@ -23,7 +23,7 @@ from darkroom.settings import Settings
 from darkroom.store import write_json
 from darkroom.tracking import open_registry
 
-from . import prefect_server
+from . import access, prefect_server
 
 SERVERS = ("prefect", "mlflow", "reports")
 CREW = ("worker", "supervisor")  # who use the servers, and start when all is registered there
@@ -62,6 +62,7 @@ def up(settings: Settings, say: Callable[[str], None] = print, names: Sequence[s
 
     When one cannot be started, those that this call started are ended again.
     """
+    access.guard(settings)
     with _locked(settings):
         known, begun, clock = _read(settings), [], time.monotonic()
         try:
@@ -148,7 +149,7 @@ def _plans(settings: Settings) -> list[_Plan]:
     python = [sys.executable, "-P", "-m"]  # -P: no module of the current folder takes part
     mlflow = [
         *(*python, "mlflow", "server", "--host", settings.host, "--port", str(settings.mlflow_port), "--workers", "1"),
-        *("--backend-store-uri", settings.tracking_uri, "--default-artifact-root", str(settings.mlflow_artifacts)),
+        *("--default-artifact-root", str(settings.mlflow_artifacts), *access.mlflow_arguments(settings)),
         "--no-serve-artifacts",  # runs write below that folder themselves; nothing is uploaded through the server
     ]
     if settings.host not in ("0.0.0.0", "::"):  # else MLflow's own rule: this machine and private networks
@@ -172,7 +173,9 @@ def _plans(settings: Settings) -> list[_Plan]:
             f"{_base(settings, settings.mlflow_port)}/health",
             mlflow,
             # Job runners are for evaluating language models: two more processes that nothing here uses.
-            environment | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            environment
+            | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+            | access.mlflow_environment(settings),
         ),
         _Plan(
             "reports",
@@ -181,7 +184,7 @@ def _plans(settings: Settings) -> list[_Plan]:
             _base(settings, reports),
             f"{_base(settings, reports)}/healthz",
             [*python, "darkroom.report.serve", str(settings.root), settings.host, str(reports)],
-            environment,
+            environment | access.reports_environment(settings),
         ),
     ]
     return [plan for plan in plans if elsewhere(settings, plan.name) is None] + [_crew(settings, name) for name in CREW]
@@ -244,6 +247,7 @@ def _begin(settings: Settings, plan: _Plan, known: dict[str, Any]) -> None:
             f"end that program, or set {plan.setting} to another port"
         )
     if plan.name == "mlflow":
+        access.prepare_mlflow(settings)
         open_registry(settings, "darkroom").ping()  # makes a database that survives a kill, where there is none
     pid = process.daemon(plan.command, log=_log(settings, plan.name), env=plan.env)
     started = process.started(pid) or "ended"

@@ -13,9 +13,12 @@ About a model, `darkroom.model.NAME`:
 - `darkroom.retraining.due`: the monitor says that it is time to train again; model, version, recipe, why.
 """
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from prefect.events import emit_event
+
+from darkroom.champion import Moved
 
 Name = Literal[
     "darkroom.data.new",
@@ -35,3 +38,9 @@ def announce(name: Name, about: str, payload: dict[str, Any]) -> None:
         resource={"prefect.resource.id": f"darkroom.{kind}.{about}", "prefect.resource.name": about},
         payload=payload,
     )
+
+
+def announce_moves(moves: Iterable[Moved]) -> None:
+    """Tell every move of a champion's alias, in order."""
+    for moved in moves:
+        announce("darkroom.champion.moved", moved.version.model, moved.told)

@@ -18,7 +18,7 @@ from darkroom.recipe import Recipe
 from darkroom.report.charts import loss_curve
 from darkroom.settings import Settings
 from darkroom.tracking import Tracker, Untracked
-from darkroom.training import supervise
+from darkroom.training import pace, supervise
 from darkroom.training.events import FILE
 
 from .pictures import show_picture
@@ -42,7 +42,8 @@ def train(shards: Shards, plan: Recipe, tracker: Tracker | Untracked, fresh: boo
     def follow(events: Path, new: list[dict[str, Any]]) -> None:
         cancelled.raise_if_asked()
         if new:
-            progress(new[-1]["step"], plan.train.steps)
+            told = [event["metrics"] for event in new if pace.LEFT in event.get("metrics", ())]
+            progress(new[-1]["step"], plan.train.steps, pace.in_words(told[-1]) if told else "")
         for event in new:
             if "grid" in event:
                 with contextlib.suppress(*TRANSIENT):  # a page that cannot be told stops no training

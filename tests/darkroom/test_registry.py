@@ -21,6 +21,8 @@ from PIL import Image
 from darkroom import process
 from darkroom.errors import DarkroomError, RecipeError, ServiceUnavailable
 from darkroom.registry import Dataset, Registry, Version
+from darkroom.settings import Settings
+from flows.doctor_aliases import lost
 
 CHECKPOINT = "c" * 64
 DATA = Dataset("digits", "d" * 64, "store/checked/dddd", 1797, {"quarantined": 3})
@@ -342,6 +344,22 @@ def server(database: str, home: Path) -> Iterator[str]:
         process.stop(running, 10)
 
 
+def test_a_server_tells_of_lost_aliases_what_the_database_does(
+    registry: Registry, model: str, pipeline: Path, server: str, home: Path
+) -> None:
+    first = registry.set_alias(register(registry, model, pipeline), "champion")
+    register(registry, model, pipeline, "2" * 64)
+    registry.tag_model(model, "darkroom.champion", '{"version": "1", "checkpoint": ""}')
+    registry._client.delete_model_version(model, first.version)
+    other = registry.set_alias(register(registry, f"{model}-2", pipeline), "challenger")
+    registry._client.delete_run(other.run_id)
+    found = list(lost(Settings(home=home, mlflow_uri=server)))
+    assert found == list(lost(Settings(home=home, mlflow_uri=registry.uri)))
+    told = [sentence for sentence, _ in found if model in sentence]
+    assert len(told) == 2
+    assert "was deleted in MLflow" in told[0] + told[1]
+
+
 def test_a_server_answers_what_the_database_does(
     server: str, again: Any, database: str, home: Path, model: str, pipeline: Path
 ) -> None:
@@ -404,3 +422,15 @@ def test_a_server_that_is_not_mlflow_is_named(other_server: int, tmp_path: Path)
 def test_an_address_of_an_unknown_kind_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="DARKROOM_MLFLOW_URI"):
         Registry("ftp://somewhere", tmp_path, "digits").ping()
+
+
+def test_a_models_history_stands_behind_its_own_words(registry: Registry, model: str) -> None:
+    registry._client.create_registered_model(model)
+    registry.describe(model, "### History", "### History\nnothing yet")
+    assert registry._client.get_registered_model(model).description == "### History\nnothing yet"
+    registry._client.update_registered_model(model, "Words.\n\n### History\nnothing yet")
+    for words in ("### History\none", "### History\none", "### History\ntwo"):
+        registry.describe(model, "### History", words)
+    assert registry._client.get_registered_model(model).description == "Words.\n\n### History\ntwo"
+    registry.describe(model, "### History", "### History\n" + "x" * 9000)
+    assert len(registry._client.get_registered_model(model).description) == 5000

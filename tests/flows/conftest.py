@@ -62,8 +62,8 @@ clip = "builtin:clip-digits"
 sampler = { steps = 2, guidance = 1.0, batch = 16 }
 denoising_timesteps = 2
 [gate]
-first = 64
-count = 128
+first = 128
+count = 256
 """
 
 
@@ -188,6 +188,12 @@ def make(folder: Path, url: str | None) -> Workshop:
     return Workshop(folder, environment)
 
 
+@pytest.fixture(scope="session")
+def make_workshop() -> Callable[[Path, str | None], Workshop]:
+    """See :func:`make`."""
+    return make
+
+
 @pytest.fixture
 def workshop(tmp_path: Path, prefect_url: str) -> Iterator[Workshop]:
     """A fresh workshop; its processes must be gone when the test is."""
@@ -196,6 +202,12 @@ def workshop(tmp_path: Path, prefect_url: str) -> Iterator[Workshop]:
     left = made.left_over()
     _kill(made.token)
     assert not left
+
+
+@pytest.fixture(scope="session")
+def equip() -> Callable[[Path], Workshop]:
+    """Makes a workshop that no Prefect server is named to, for those who bring up their own."""
+    return lambda folder: make(folder, None)
 
 
 @pytest.fixture(scope="session")
