@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.artifacts import CheckedManifest, Shards
-from darkroom.evaluation.evaluate import reference, save_pictures
-from darkroom.evaluation.features import folder_features, frechet, load
+from darkroom.evaluation.evaluate import reference
+from darkroom.evaluation.features import folder_features, load
+from darkroom.evaluation.frechet import frechet
+from darkroom.evaluation.samples import save_pictures
 from darkroom.preprocess.shards import preprocess
 from darkroom.recipe import Overrides, Recipe, Sampler, read_assignments
 from darkroom.recipe import load as load_recipe

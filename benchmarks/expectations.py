@@ -56,16 +56,16 @@ def measure(rows: int) -> dict[str, float]:
     new = table(rows, seed=1)
     holding = peak()
     wall, start = time.monotonic(), time.process_time()
-    accepted = new[new["accepted"]].reset_index(drop=True)
-    compared = drift.compare(accepted, old)
+    compared = drift.compare(new.loc[new["accepted"], list(drift.COLUMNS)].reset_index(drop=True), old)
     drifted = time.process_time()
     with tempfile.TemporaryDirectory(prefix="darkroom-") as folder:
         import great_expectations  # noqa: F401 - a fixed cost, whatever the rows
 
         began = time.process_time()
-        tables = {"manifest": new, "pictures": accepted, "drift": compared.table()}
+        tables = {"manifest": new, "pictures": new, "drift": compared.table()}
         files = {name: ROOT / "expectations" / f"{name}.json" for name in tables}
-        outcome = checkpoint.run(tables, files, Path(folder), run_name="benchmark")
+        among = {"pictures": new["accepted"]}
+        outcome = checkpoint.run(tables, files, Path(folder), run_name="benchmark", among=among)
         ended = time.process_time()
     assert outcome.passed, outcome.findings
     return {

@@ -182,3 +182,16 @@ def cut(text: str, length: int) -> str:
 def milliseconds(seconds: float | None) -> int:
     """A time as MLflow takes it; None is now."""
     return round((time.time() if seconds is None else seconds) * 1000)
+
+
+def read_version(found: Any) -> Version:
+    """MLflow's version as ours."""
+    return Version(
+        found.name,
+        str(found.version),
+        found.run_id or "",
+        dict(found.tags),
+        found.description or "",
+        tuple(found.aliases),
+        int(found.creation_timestamp or 0),
+    )

@@ -20,9 +20,9 @@ class Refused(Exception):
 class Reader:
     """The versions of the models of one MLflow server. Raises ``httpx.HTTPError`` when that does not answer."""
 
-    def __init__(self, server: str) -> None:
+    def __init__(self, server: str, login: tuple[str, str] | None = None) -> None:
         # trust_env: a proxy of the environment is not asked for an address of this machine.
-        self._http = httpx.Client(base_url=f"{server}/api/2.0/mlflow/", timeout=10.0, trust_env=False)
+        self._http = httpx.Client(base_url=f"{server}/api/2.0/mlflow/", auth=login, timeout=10.0, trust_env=False)
 
     def get_model_version_by_alias(self, name: str, alias: str) -> SimpleNamespace:
         """The version that an alias points to."""

@@ -44,7 +44,7 @@ def recall(registry: Registry, reference: str, store: Store) -> Again:
     record = read(registry, version)
     if record.recipe is None or record.provenance is None:
         raise RecipeError(
-            f"{version.uri} cannot be made again: MLflow at {registry.uri} has no recipe.json and provenance.json of "
+            f"{version.uri} cannot be made again: MLflow at {registry.shown} has no recipe.json and provenance.json of "
             "it, or they cannot be read from here"
         )
     plan = _with_places(_plan(record.recipe, record.provenance, version.uri), record.provenance, version, store)

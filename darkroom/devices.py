@@ -10,6 +10,7 @@ def prepare(threads: int, device: str) -> None:
 
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # else each new tensor is filled before it is written
     # A metric must not depend on TF32's ten bits.
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False

@@ -8,6 +8,7 @@
     ├── ServiceUnavailable        4   an outside service stayed unreachable
     ├── Stopped                   5   stopped for a reason that is explained
     │   ├── DiskFull
+    │   ├── InUse
     │   ├── OutOfMemory
     │   └── Diverged
     └── Interrupted             130   stopped by the user; the same command resumes
@@ -56,6 +57,10 @@ class Stopped(DarkroomError):
 
 class DiskFull(Stopped):
     """Too little room for what is about to be written."""
+
+
+class InUse(Stopped):
+    """A run is using what was to be deleted."""
 
 
 class OutOfMemory(Stopped):

@@ -10,6 +10,7 @@ from .provenance import FILE, RECIPE, Record, read
 from .references import full
 from .registry import Registry, Version
 from .settings import Settings
+from .versions import marks
 
 SAMPLES, REPORT, VERDICT, REVIEW, DOCS = (
     "samples.png",
@@ -40,6 +41,7 @@ def explain(registry: Registry, reference: str, settings: Settings) -> dict[str,
             "description": version.description,
             "checkpoint": version.checkpoint,
         },
+        "removed": marks.read(version.tags),
         "verdict": asdict(judged[-1]) if judged else None,
         "promotions": [asdict(move) for move in history.moves_of(version)],
         "refusals": [asdict(one) for one in history.refusals_of(version)],
@@ -108,6 +110,8 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
     aliases = f" ({', '.join(model['aliases'])})" if model["aliases"] else ""
     yield f"{model['name']}, version {model['version']}{aliases}"
     yield _row("registered", f"{model['registered']}, checkpoint {model['checkpoint'][:12]}")
+    if removed := found["removed"]:
+        yield _row("removed", marks.words(removed))
     yield from _verdict(found)
     if data := found["data"]:
         number = f", version {data['version']}" if data.get("version") else ""

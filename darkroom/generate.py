@@ -44,6 +44,8 @@ def generate(
             f"{version.uri} is an autoencoder, which rebuilds pictures and draws none: name its folder, {folder}, as "
             "model.vae of a recipe"
         )
+    if words := unread(folder, prompt):
+        say(f"the end of the prompt is longer than the text encoder reads and is left out: {words!r}")
     say(f"drawing {count} pictures from {version.uri}")
     model: Any = registry.load(version)
     try:
@@ -61,3 +63,15 @@ def generate(
     pictures = [Image.open(io.BytesIO(content)) for content in contents]
     grid(pictures, columns=min(GRID_COLUMNS, count)).save(out / "grid.png")
     return [*files, out / "grid.png"]
+
+
+def unread(folder: Path, prompt: str) -> str:
+    """The end of a prompt that no text encoder of a pipeline's folder has room for; empty where one reads it all."""
+    places = [path for path in sorted(folder.glob("tokenizer*")) if path.is_dir()]
+    if not places:
+        return ""
+    from transformers import AutoTokenizer
+
+    from .preprocess.texts import cut_words
+
+    return cut_words([AutoTokenizer.from_pretrained(place) for place in places], prompt)

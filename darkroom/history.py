@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from ._registry import cut
 from .registry import Registry, Version
+from .stability import Trained, trained
 
 if TYPE_CHECKING:
     from .evaluation.gate import Judgement
 
 RUN = "darkroom.run"
 """Tag of a version: the MLflow run of its last evaluation, which has its verdict, report and samples."""
+SHARDS = "darkroom.shards"
+RECENT = 20  # versions that a run looks back at
 JUDGED, PROMOTION, REFUSAL = "darkroom.judged.", "darkroom.promotion.", "darkroom.refusal."
 CHAMPION = "darkroom.champion"
 """Tag of a model: the version that is its champion as far as darkroom knows, and the digest of its checkpoint."""
@@ -107,6 +110,8 @@ class Entry:
     judged: tuple[Judged, ...]
     moves: tuple[Move, ...]
     refusals: tuple[Refusal, ...] = ()
+    made: Trained | None = None
+    """What it was made by, beside others; None for one that darkroom did not register."""
 
 
 @dataclass(frozen=True)
@@ -127,9 +132,25 @@ class History:
         return [one for entry in self.entries for one in entry.judged if one.against is not None]
 
     @property
+    def made(self) -> list[Trained]:
+        """What the versions were made by, the newest first."""
+        return [entry.made for entry in self.entries if entry.made is not None]
+
+    @property
     def false_promotions(self) -> float:
         """How many wrong promotions are to be expected at most, had no challenger been better: the sum of alpha."""
         return sum(one.alpha for one in self.comparisons)
+
+
+@dataclass(frozen=True)
+class Past:
+    """What lies behind a model before a run's own verdict."""
+
+    made: tuple[Trained, ...] = ()
+    """What its last versions were made by, the newest first."""
+    comparisons: int = 0
+    false_promotions: float = 0.0
+    """As in :class:`History`."""
 
 
 def when(version: Version) -> str:
@@ -269,7 +290,11 @@ def read(registry: Registry, model: str) -> History:
 
 
 def _entry(registry: Registry, version: Version) -> Entry:
-    return Entry(version, measures_of(registry, version), *_told(version))
+    data = _data(registry, version)
+    measures = _measures(data)
+    made = trained(data.get("params") or {}, version.tags.get(SHARDS, ""), measures) if version.checkpoint else None
+    judged, moves, refusals = _told(version)
+    return Entry(version, measures, judged, moves, refusals, made)
 
 
 def _told(version: Version) -> tuple[tuple[Judged, ...], tuple[Move, ...], tuple[Refusal, ...]]:
@@ -278,8 +303,29 @@ def _told(version: Version) -> tuple[tuple[Judged, ...], tuple[Move, ...], tuple
 
 def measures_of(registry: Registry, version: Version) -> dict[str, float]:
     """The measures of a version's last evaluation, without the curves of its training."""
+    return _measures(_data(registry, version))
+
+
+def past(registry: Registry, model: str, checkpoint: str, verdict: str) -> Past:
+    """What lies behind a model when a checkpoint gets a verdict, these two left out."""
+    versions = registry.versions(model)
+    others = [one for one in versions if one.checkpoint not in ("", checkpoint)][:RECENT]
+    this = f"{JUDGED}{verdict[:12]}"
+    earlier = [replace(one, tags={key: text for key, text in one.tags.items() if key != this}) for one in versions]
+    alphas = [judged.alpha for one in earlier for judged in judged_of(one) if judged.against is not None]
+    made = tuple(made for one in others if (made := _entry(registry, one).made) is not None)
+    return Past(made, len(alphas), sum(alphas))
+
+
+def _data(registry: Registry, version: Version) -> dict[str, Any]:
+    """Parameters, metrics and tags of the run of a version's last evaluation."""
     run_id = version.tags.get(RUN) or version.run_id
-    metrics: dict[str, float] = registry.run(run_id)["data"]["metrics"] if run_id else {}
+    found: dict[str, Any] = registry.run(run_id)["data"] if run_id else {}
+    return found
+
+
+def _measures(data: dict[str, Any]) -> dict[str, float]:
+    metrics: dict[str, float] = data.get("metrics") or {}
     return {name: value for name, value in sorted(metrics.items()) if not name.startswith(CURVES)}
 
 

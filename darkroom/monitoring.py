@@ -287,7 +287,8 @@ def watch(now: Mapping[str, float], then: Mapping[str, float], plan: Recipe) -> 
     """
     called = names(plan.evaluate)
     found = []
-    for name in dict.fromkeys(("frechet" if plan.gate.measure == "kernel" else plan.gate.measure, *plan.gate.guards)):
+    main = plan.gate.measure if plan.gate.measure not in (None, "kernel") else "frechet"
+    for name in dict.fromkeys((main, *plan.gate.guards)):
         measure = called[name]
         lower = measure.startswith(LOWER_IS_BETTER)
         if lower and f"{measure}_ratio" in now and f"{measure}_ratio" in then:

@@ -34,10 +34,7 @@ def spawn(
     are appended to ``log``, or are ours where it is None. In a session of its own, Ctrl-C in the terminal reaches us
     and not the child. Outside Linux the child merely starts.
     """
-    if sys.platform == "linux":
-        # No preexec_fn: it may deadlock in a process with threads. This file, run as a script, asks the kernel to be
-        # killed with its parent and becomes the command, under the same pid.
-        command = [sys.executable, "-I", "-S", __file__, str(os.getpid()), "--", *command]
+    command = bound(command)
     output = None
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -55,6 +52,15 @@ def spawn(
     finally:
         if output is not None:
             output.close()
+
+
+def bound(command: Sequence[str]) -> list[str]:
+    """The command such that, started by a thread of this process, it is killed when that thread ends."""
+    if sys.platform != "linux":
+        return list(command)
+    # No preexec_fn: it may deadlock in a process with threads. This file, run as a script, asks the kernel to be
+    # killed with its parent and becomes the command, under the same pid.
+    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), "--", *command]
 
 
 def daemon(command: Sequence[str], *, log: Path, env: Mapping[str, str]) -> int:

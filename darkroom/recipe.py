@@ -9,13 +9,16 @@ import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from . import secrets
 from .errors import RecipeError
+from .form import changes, with_sections
 from .recipe_adversarial import adversarial_disagreement
 from .recipe_monitor import Monitor as Monitor
+from .recipe_shapes import shape_disagreement
 from .recipe_training import Model as Model
 from .recipe_training import Train as Train
 from .recipe_training import UNet as UNet
@@ -117,6 +120,12 @@ class Check(Safety):
     )
     template: str = Field("a photo of {label}", description="The caption that 'template' makes of a label.")
     captioner: str | None = Field(None, description="Captioning model for 'model': a local folder or a hub name.")
+    clip: str | None = Field(
+        None, description="CLIP model that judges whether captions fit their pictures: a local folder or a hub name."
+    )
+    clip_odds: float = Field(
+        150.0, gt=1, description="A caption is remarked on when another is so many times likelier to fit its picture."
+    )
     licences: tuple[str, ...] = Field((), description="Allowed licences; others go to quarantine; empty: all.")
     near_duplicates: bool = Field(True, description="Look for near duplicates; False: for equal pixels alone.")
     near_distance: int = Field(
@@ -183,12 +192,17 @@ class Evaluate(Safety):
 
     count: int | None = Field(None, ge=2, description="Pictures drawn; None: as many as the validation side has.")
     features: str = Field(
-        "inception", description="Extractor of the distance: inception, builtin:NAME, a CLIP folder or hub name."
+        "inception",
+        description="Extractor of the distance: inception, builtin:NAME, or the folder or hub name of a vision model "
+        "(CLIP, DINOv2, any that transformers loads).",
     )
     layer: Literal["projection", "pooled"] = Field(
-        "projection", description="Which features of a CLIP extractor: in its joint space, or before the projection."
+        "projection",
+        description="Which features of a CLIP extractor: in its joint space, or before the projection.",
     )
-    clip: str = Field("openai/clip-vit-base-patch32", description="CLIP model of the CLIP score: likewise.")
+    clip: str = Field(
+        "openai/clip-vit-base-patch32", description="CLIP model of the CLIP score: builtin:NAME, a folder or hub name."
+    )
     sha256: str | None = Field(
         None, pattern="^[0-9a-f]{64}$", description="sha256 that the weights of `features` must have."
     )
@@ -224,7 +238,11 @@ class Gate(Section):
     """When a challenger may replace the champion."""
 
     limits: dict[str, Limit] = Field({}, description="Absolute limits by measure; also for the first version.")
-    measure: GateMeasure = Field("frechet", description="What the challenger must be better in.")
+    measure: GateMeasure | None = Field(
+        None,
+        description="What the challenger must be better in; None: frechet where the first look has two pictures for "
+        "each dimension of the features or more, else kernel, which is steady with few.",
+    )
     gain: float = Field(
         0.05, gt=0, lt=1, description="Smallest improvement worth a change, as a share of the champion's value."
     )
@@ -286,7 +304,7 @@ class Recipe(Section):
             raise ValueError(found)
         if self.train.prior is not None and self.preprocess.buckets > 1:
             raise ValueError("train.prior: pictures of the class are squares: set preprocess.buckets = 1")
-        if found := adversarial_disagreement(self):
+        if found := shape_disagreement(self) or adversarial_disagreement(self):
             raise ValueError(found)
         if self.model.family == "dit" and self.preprocess.buckets > 1:
             raise ValueError(
@@ -316,10 +334,10 @@ class Recipe(Section):
         return self.check.min_side or max(1, self.preprocess.size // 8)
 
 
-class Overrides(BaseModel):
+class Run(BaseModel):
     """What a single run changes in its recipe; Prefect shows these fields as a form."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
     seed: int | None = Field(None, ge=0, description="Seed of the initial weights and of every training step.")
     steps: int | None = Field(None, ge=1, description="Optimiser steps (train.steps).")
@@ -334,7 +352,14 @@ class Overrides(BaseModel):
     def assignments(self) -> dict[str, object]:
         """Dotted names and values."""
         named = {"seed": self.seed, "train.steps": self.steps}
-        return {key: value for key, value in named.items() if value is not None} | dict(self.fields)
+        of_sections = {name: value for name, value in changes(self) if "." in name}
+        return of_sections | {key: value for key, value in named.items() if value is not None} | dict(self.fields)
+
+
+if TYPE_CHECKING:
+    Overrides = Run
+else:
+    Overrides = with_sections(Run, Recipe)
 
 
 @dataclass(frozen=True)
@@ -351,6 +376,8 @@ def load(recipe: str, overrides: Overrides | None = None) -> Recipe:
 
     Raises :class:`RecipeError` that names every wrong field, with what is allowed.
     """
+    if what := secrets.with_secret(recipe):
+        raise RecipeError(f"the recipe's address has {what}, and it is shown and kept in many places: download it")
     origin = find(recipe)
     try:
         table = tomllib.loads(origin.text)
@@ -385,7 +412,11 @@ def _absolute(path: str, folder: Path) -> str:
 
 
 def parse(table: dict[str, Any], where: str) -> Recipe:
-    """A recipe from its table; ``where`` names it in the messages of :class:`RecipeError`."""
+    """A recipe from its table; ``where`` names it in the messages of :class:`RecipeError`.
+
+    Also raised for a password in it: a recipe is shown and kept in many places.
+    """
+    secrets.refuse(table, where)
     try:
         return Recipe.model_validate(table)
     except ValidationError as error:

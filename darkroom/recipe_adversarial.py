@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from .recipe_shapes import sides_of
+
 if TYPE_CHECKING:
     from .recipe import Recipe
 
@@ -31,10 +33,7 @@ def _autoencoder(plan: "Recipe") -> str | None:
 
 def _sides(plan: "Recipe") -> str | None:
     """Whether the smallest picture can be halved as often as the autoencoder and its opponent do."""
-    from .preprocess.buckets import shapes
-
-    train, cut = plan.train, plan.preprocess
-    sides = [side for shape in shapes(cut.size, cut.buckets, cut.bucket_step, cut.max_bucket_aspect) for side in shape]
+    train, sides = plan.train, sides_of(plan)
     levels = len(train.autoencoder.block_out_channels)
     if plan.model.vae is None and (odd := [side for side in sides if side % 2 ** (levels - 1)]):
         return (

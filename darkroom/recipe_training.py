@@ -38,6 +38,15 @@ SHIFTED = ("stable-diffusion-3", "flux")  # whose pipelines add the autoencoder'
 UNETS = ("stable-diffusion", "stable-diffusion-xl", "unconditional")  # the others' denoisers are transformers
 WITH_DROPOUT = (*UNETS, "dit")  # the other transformers have none
 
+# Sections of [train] that only some methods read.
+TAUGHT_BY = {
+    "lora": ("lora",),
+    "inversion": ("textual-inversion",),
+    "autoencoder": ("autoencoder",),
+    "distill": ("distill",),
+    "adversary": ("autoencoder", "distill"),
+}
+
 
 class UNet(Section):
     """Arguments of diffusers' ``UNet2DConditionModel`` and ``UNet2DModel``; the rest follows from the other parts."""
@@ -85,7 +94,7 @@ class Model(Section):
     base: str | None = Field(
         None,
         description="Pre-trained pipeline to start from: a name on the hub, a local folder or .safetensors file, "
-        "models:/NAME/VERSION, NAME@ALIAS, or champion (this recipe's own). None: from scratch.",
+        "NAME/VERSION or NAME@ALIAS of the registry, or champion (this recipe's own). None: from scratch.",
     )
     vae: str | None = Field(
         None,
@@ -423,9 +432,15 @@ def _untaught(model: Model, train: Train) -> str | None:
         return f"train.method = {train.method!r} teaches a finished model something: name one in model.base"
     if train.method == "textual-inversion" and model.family != "stable-diffusion":
         return f"train.method = 'textual-inversion' is for the family stable-diffusion, not {model.family}: use 'lora'"
-    for section, method in (("lora", "lora"), ("inversion", "textual-inversion")):
-        if section in train.model_fields_set and train.method != method:
-            return f"train.{section} does nothing with train.method = {train.method!r}: set {method!r}"
+    for section, methods in TAUGHT_BY.items():
+        if section in train.model_fields_set and train.method not in methods:
+            return f"train.{section} does nothing with train.method = {train.method!r}: set {' or '.join(methods)}"
+    # While there is no champion training starts from scratch, and these say of what shape; models:/ is what it becomes.
+    if model.base is not None and not model.base.startswith(("champion", "models:/")):
+        if train.dropout:
+            return f"train.dropout = {train.dropout} is of a new denoiser, and model.base brings its own: leave it out"
+        if named := sorted({"unet", "transformer"} & model.model_fields_set):
+            return f"model.{named[0]} is the shape of a new denoiser, and model.base brings its own: leave it out"
     if train.prior is None:
         return None
     if model.base is None:

@@ -9,7 +9,6 @@ MLflow's global state is left alone: the address is passed with every request.
 """
 
 import contextlib
-import fcntl
 import functools
 import json
 import logging
@@ -36,12 +35,16 @@ from ._registry import (
     milliseconds,
     plain,
     read_events,
+    read_version,
     unavailable,
 )
+from ._registry_database import create_database
 from ._registry_model import index_of, save_model
+from ._registry_prune import Attempt, attempts, forget, models, remove
 from .errors import DarkroomError, RecipeError, ServiceUnavailable
+from .secrets import hidden, split, without_secret
 
-__all__ = ["Dataset", "Registry", "Version"]
+__all__ = ["Attempt", "Dataset", "Registry", "Version"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -52,6 +55,7 @@ GRIDS = "samples"  # the key under which MLflow's page shows the sample grids
 
 # MLflow's own limits.
 PARAM_LENGTH, PARAMS_A_BATCH, METRICS_A_BATCH, DATASET_DIGEST = 6000, 100, 1000, 36
+DESCRIPTION = 5000  # characters of a model's
 
 
 def _asks(method: Callable[P, T]) -> Callable[P, T]:
@@ -68,7 +72,8 @@ def _asks(method: Callable[P, T]) -> Callable[P, T]:
             if reason is None or not isinstance(registry, Registry):
                 raise
             raise ServiceUnavailable(
-                f"MLflow at {registry.uri} {reason}; then run the same command again. It said: {str(error)[:300]}"
+                f"MLflow at {registry.shown} {reason}; then run the same command again. "
+                f"It said: {registry.hidden(str(error))[:300]}"
             ) from error
 
     return asking
@@ -77,12 +82,22 @@ def _asks(method: Callable[P, T]) -> Callable[P, T]:
 class Registry:
     """MLflow at one address, seen from one experiment."""
 
-    def __init__(self, tracking_uri: str, artifacts: Path, experiment: str, server: str | None = None) -> None:
+    def __init__(
+        self,
+        tracking_uri: str,
+        artifacts: Path,
+        experiment: str,
+        server: str | None = None,
+        login: tuple[str, str] | None = None,
+    ) -> None:
         """``artifacts``: where artifacts lie when MLflow is a SQLite file, else the cache of what is downloaded.
 
         ``server``: a server on the same database, which answers questions about versions without MLflow's import.
+        ``login``: user and password of whichever server is asked. ``uri`` has the password of a database; ``shown``
+        is what people may see of it.
         """
-        self.uri = tracking_uri
+        self.uri, self.shown, self._login = tracking_uri, without_secret(tracking_uri), login
+        self._password = split(tracking_uri)[1]
         self.server = server
         self.artifacts = artifacts.absolute()
         self.experiment = experiment
@@ -92,20 +107,23 @@ class Registry:
     def _client(self) -> Any:
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
+        if self._login and self.uri.startswith(("http://", "https://")):
+            for name, value in zip(("USERNAME", "PASSWORD"), self._login, strict=True):
+                os.environ.setdefault(f"MLFLOW_TRACKING_{name}", value)
         for noisy in ("alembic", "mlflow"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
         if self._local:
-            _create_database(Path(self.uri.removeprefix("sqlite:///")).absolute(), self.artifacts)
+            create_database(Path(self.uri.removeprefix("sqlite:///")).absolute(), self.artifacts)
         try:
             return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
         except MlflowException as error:
             raise RecipeError(
-                f"{self.uri!r} is no address of an MLflow: set DARKROOM_MLFLOW_URI to http(s)://HOST:PORT or to "
-                f"sqlite:///PATH, or leave it unset. MLflow said: {error}"
-            ) from error
+                f"{self.shown!r} is no address of an MLflow: set DARKROOM_MLFLOW_URI to http(s)://HOST:PORT or to "
+                f"sqlite:///PATH, or leave it unset. MLflow said: {self.hidden(str(error))}"
+            ) from None
 
     def _read(self, question: Callable[[Any], T]) -> T:
         """Put a question about versions to the server if there is one, else to MLflow's own client."""
@@ -120,7 +138,16 @@ class Registry:
     def _reader(self) -> Any:
         from ._registry_rest import Reader
 
-        return Reader(str(self.server))
+        return Reader(str(self.server), self._login)
+
+    def hidden(self, text: str) -> str:
+        """A text of MLflow's without our passwords, should it have them."""
+        return hidden(text, self._password, *(self._login or ())[1:])
+
+    @property
+    def local(self) -> bool:
+        """Whether MLflow is a SQLite file of this machine, whose artifacts lie here, too."""
+        return self._local
 
     @property
     def _local(self) -> bool:
@@ -254,6 +281,22 @@ class Registry:
         return found
 
     @_asks
+    def attempts(self) -> list[Attempt]:
+        """The runs of all experiments that never became a version; see :mod:`darkroom._registry_prune`."""
+        return list(attempts(self._client))
+
+    @_asks
+    def forget(self, attempt: Attempt) -> None:
+        """Mark an attempt as deleted, before its files are."""
+        forget(self._client, attempt)
+
+    @_asks
+    def remove(self, attempt: Attempt) -> None:
+        """Remove all that a database of ours has of a forgotten attempt; a server keeps that until its own cleaning."""
+        if self._local:
+            remove(self._client, attempt)
+
+    @_asks
     def artifact(self, run_id: str, path: str) -> bytes | None:
         """A file among the artifacts of a run; None where there is none, or where it cannot be read from here."""
         folder = Path(path).parent.as_posix()
@@ -263,6 +306,11 @@ class Registry:
             return Path(self._client.download_artifacts(run_id, path, target)).read_bytes()
 
     # Versions
+
+    @_asks
+    def models(self) -> list[str]:
+        """The names of all registered models, of other programs, too."""
+        return models(self._client)
 
     @_asks
     def versions(self, model: str) -> list[Version]:
@@ -282,13 +330,13 @@ class Registry:
         return sorted(versions, key=lambda version: int(version.version), reverse=True)
 
     def _get(self, model: str, version: str) -> Version:
-        return self._read(lambda mlflow: _version(mlflow.get_model_version(model, version)))
+        return self._read(lambda mlflow: read_version(mlflow.get_model_version(model, version)))
 
     @_asks
     def with_alias(self, model: str, alias: str) -> Version | None:
         """The version that an alias points to, if there is such an alias."""
         with Allow("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return self._read(lambda mlflow: _version(mlflow.get_model_version_by_alias(model, alias)))
+            return self._read(lambda mlflow: read_version(mlflow.get_model_version_by_alias(model, alias)))
         return None
 
     @_asks
@@ -320,7 +368,7 @@ class Registry:
         else:
             found = next((version for version in self.versions(model) if version.version == number), None)
         if found is None:
-            raise RecipeError(f"there is no {reference!r} in MLflow at {self.uri}: {self._what_there_is(model)}")
+            raise RecipeError(f"there is no {reference!r} in MLflow at {self.shown}: {self._what_there_is(model)}")
         return found
 
     def _what_there_is(self, model: str) -> str:
@@ -355,7 +403,8 @@ class Registry:
         """
         with Allow("RESOURCE_ALREADY_EXISTS"):
             self._client.create_registered_model(model)
-        if model_description and self._client.get_registered_model(model).description != model_description:
+        known = self._client.get_registered_model(model).description or ""
+        if model_description and not known.startswith(model_description):  # its history may stand behind it
             self._client.update_registered_model(model, model_description)
         found = self.version_of(model, checkpoint)
         if found is not None:
@@ -460,6 +509,15 @@ class Registry:
         return self._get(version.model, version.version)
 
     @_asks
+    def describe(self, model: str, mark: str, words: str) -> None:
+        """Put ``words``, which begin with ``mark``, at the end of a model's description, in the place of older ones."""
+        known = self._client.get_registered_model(model).description or ""
+        own = known.partition(mark)[0].rstrip()
+        text = f"{own}\n\n{words}".lstrip() if own else words
+        if text != known:
+            self._client.update_registered_model(model, cut(text, DESCRIPTION))
+
+    @_asks
     def set_alias(self, version: Version, alias: str) -> Version:
         """Point an alias to a version, away from any other; returns the version as it is now."""
         if alias not in version.aliases or self.with_alias(version.model, alias) != version:
@@ -512,36 +570,3 @@ class Registry:
         from mlflow.pyfunc import load_model
 
         return load_model(str(folder))
-
-
-def _create_database(path: Path, artifacts: Path) -> None:
-    """Make MLflow's tables in another file and move it into place.
-
-    MLflow makes them by dozens of migrations that SQLite does not undo together: killed among them, it could neither
-    use the file nor go on with it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with (path.parent / f".{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if path.exists():
-            return
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-        new = path.with_name(f".{path.name}.new")
-        for leftover in path.parent.glob(f"{new.name}*"):
-            leftover.unlink()
-        store = SqlAlchemyStore(f"sqlite:///{new}", artifacts.as_uri())
-        store.engine.dispose()
-        os.replace(new, path)
-
-
-def _version(found: Any) -> Version:
-    return Version(
-        found.name,
-        str(found.version),
-        found.run_id or "",
-        dict(found.tags),
-        found.description or "",
-        tuple(found.aliases),
-        int(found.creation_timestamp or 0),
-    )

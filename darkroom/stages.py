@@ -32,16 +32,16 @@ COMPARED_BY = ("verdict", "gate", "sequential", "contrasts", "frechet", "sets", 
 TRAINING = ("training/*.py", "training/methods/*.py", "diffusion/*.py", "diffusion/families/*.py")
 STAGES = {
     "manifest": Stage(2, ("collect/*.py",)),
-    "checked": Stage(3, ("quality/*.py",)),
+    "checked": Stage(4, ("quality/*.py",)),
     "shards": Stage(2, ("preprocess/*.py", *SHARED)),
-    "checkpoint": Stage(3, (*TRAINING, "preprocess/texts.py", *SHARED)),
+    "checkpoint": Stage(4, (*TRAINING, "preprocess/texts.py", *SHARED)),
     "evaluation": Stage(
-        4, ("evaluation/*.py", "diffusion/*.py", "diffusion/families/*.py", "training/data.py", *ENCODING, *SHARED)
+        5, ("evaluation/*.py", "diffusion/*.py", "diffusion/families/*.py", "training/data.py", *ENCODING, *SHARED)
     ),
     "reference": Stage(2, ("evaluation/features.py", "evaluation/evaluate.py")),
     "samples": Stage(1, ("evaluation/samples.py", "diffusion/*.py", "diffusion/families/*.py", *SHARED)),
     "features": Stage(1, ("evaluation/features.py", *SHARED)),
-    "verdict": Stage(2, tuple(f"evaluation/{name}.py" for name in COMPARED_BY)),
+    "verdict": Stage(3, tuple(f"evaluation/{name}.py" for name in COMPARED_BY)),
 }
 
 

@@ -13,14 +13,15 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from .artifacts import Artifact
-from .errors import DiskFull
+from .errors import DiskFull, InUse
 
 A = TypeVar("A", bound=Artifact)
 
 MARKER = "artifact.json"
+USE = "in-use"  # the lock that whoever builds or reads holds with others, and whoever deletes alone
 
 
 def digest_of(value: object) -> str:
@@ -76,7 +77,7 @@ class Store:
         device, which do not enter the digest). A failed build leaves no artifact; its work folder stays only where
         ``resumable``. ``fresh`` builds although the store has it.
         """
-        with self.lock(f"{kind.kind}-{digest}"):
+        with self.in_use(), self.lock(f"{kind.kind}-{digest}"):
             found = None if fresh else self.find(kind, digest)
             if found is not None:
                 return found
@@ -103,6 +104,29 @@ class Store:
             _flush(place.parent)
             return kind(digest, place)
 
+    def amend(self, kind: type[Artifact], digest: str, change: Callable[[Path], None]) -> None:
+        """Change an artifact that must not stay as it is, such as for a picture that is to be erased.
+
+        ``change(folder)`` deletes files or moves others into their places, and never writes into one: what it does not
+        touch is shared with the artifact as it was. Killed at any point, the same call does it again.
+        """
+        with self.lock(f"{kind.kind}-{digest}"):
+            work, place = self.workplace(kind, digest), self.place(kind, digest)
+            aside = work.with_name(f"{work.name}.old")
+            if aside.exists() and not place.exists():
+                os.replace(aside, place)
+            for left in (work, aside):
+                shutil.rmtree(left, ignore_errors=True)
+            work.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(place, work, copy_function=link_or_copy)
+            change(work)
+            said = json.loads((place / MARKER).read_text("utf-8"))
+            _seal(work, kind.kind, digest, said["inputs"], said["fields"], said["facts"])
+            os.replace(place, aside)
+            os.replace(work, place)
+            _flush(place.parent)
+            shutil.rmtree(aside)
+
     def need_room(self, needed: int, what: str) -> None:
         """Raise :class:`DiskFull` when ``needed`` bytes cannot be written here."""
         need_room(self.root, needed + self.reserve, what)
@@ -110,11 +134,42 @@ class Store:
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """Hold the lock of this name; waits for another process that has it."""
-        folder = self.root / ".locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / name).open("w") as file:
+        with self._lock_file(name) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Within it, nobody deletes what the store has: for whoever goes on from one artifact to the next."""
+        with self._lock_file(USE) as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            yield
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Within it, nobody uses the store: what would begin to, waits. Raises :class:`InUse` where somebody does."""
+        with self._lock_file(USE) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InUse(
+                    f"a run is using the store at {self.root}, so nothing of it may be deleted now; nothing was: "
+                    "run the same command again when that run has ended"
+                ) from None
+            yield
+
+    def _lock_file(self, name: str) -> IO[str]:
+        folder = self.root / ".locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return (folder / name).open("w")
+
+
+def link_or_copy(source: str, target: str) -> None:
+    """A hard link, or a copy where the disk has none."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def marker(artifact: Artifact) -> dict[str, Any]:

@@ -26,7 +26,8 @@ PAUSE_AFTER_FAILURE_SECONDS = 60.0
 
 def open_registry(settings: Settings, experiment: str) -> Registry:
     """The registry that the settings name."""
-    return Registry(settings.tracking_uri, settings.mlflow_artifacts, experiment, settings.mlflow_server)
+    place = settings.mlflow_artifacts
+    return Registry(settings.tracking_uri, place, experiment, settings.mlflow_server, settings.mlflow_login)
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def _promote(options: argparse.Namespace) -> int:
     from darkroom.quality.releases import user
 
     settings, registry, store = _places(options.model)
-    return _told(settings, promote(registry, options.model, options.version, user(), options.why, store))
+    return _told(settings, registry, promote(registry, options.model, options.version, user(), options.why, store))
 
 
 def _refuse(options: argparse.Namespace) -> int:
@@ -53,7 +53,7 @@ def _refuse(options: argparse.Namespace) -> int:
     from darkroom.quality.releases import user
 
     settings, registry, store = _places(options.model)
-    return _told(settings, refuse(registry, options.model, options.version, user(), options.why, store))
+    return _told(settings, registry, refuse(registry, options.model, options.version, user(), options.why, store))
 
 
 def _rollback(options: argparse.Namespace) -> int:
@@ -61,7 +61,7 @@ def _rollback(options: argparse.Namespace) -> int:
     from darkroom.quality.releases import user
 
     settings, registry, store = _places(options.model)
-    return _told(settings, rollback(registry, options.model, user(), options.why, store))
+    return _told(settings, registry, rollback(registry, options.model, user(), options.why, store))
 
 
 def _monitor(options: argparse.Namespace) -> int:
@@ -114,9 +114,12 @@ def _places(model: str) -> "tuple[Settings, Registry, Store]":
     return settings, open_registry(settings, model), Store(settings.store, settings.reserve_bytes)
 
 
-def _told(settings: "Settings", done: "Done") -> int:
-    """Print what was done, and tell Prefect where one runs."""
+def _told(settings: "Settings", registry: "Registry", done: "Done") -> int:
+    """Print what was done; tell the model's history, and Prefect where one runs."""
+    from darkroom.report import chronicle
+
     print(done.words, flush=True)
+    chronicle.tell(registry, registry.experiment, settings)
     announce_where_prefect_runs(settings, done.moves)
     return 0
 

@@ -98,11 +98,13 @@ def parser() -> argparse.ArgumentParser:
     new.add_argument("--images", metavar="FOLDER", type=Path, required=True, help="the pictures")
     new.add_argument("--out", metavar="FILE", type=Path, help="the recipe's file (recipes/NAME.toml)")
 
-    from . import champions, data, export, models
+    from . import champions, data, export, house, models, schedule
 
     data.add_parsers(commands)
     models.add_parsers(commands)
     export.add_parser(commands)
+    schedule.add_parser(commands)
+    house.add_parsers(commands)
 
     run.add_argument("--data", metavar="VERSION", help="go back to a version of the data (see `darkroom data list`)")
 
@@ -118,12 +120,15 @@ def parser() -> argparse.ArgumentParser:
     champions.add_parsers(commands)
 
     for name, function, help_ in (
-        ("up", _up, "start the dashboards: Prefect, MLflow and the reports"),
+        ("up", _up, "start the dashboards, a worker, and the deployments with their schedules"),
         ("down", _down, "stop what `darkroom up` started"),
         ("status", _status, "say what runs, and where"),
         ("doctor", _doctor, "say what is installed, reachable and missing here"),
     ):
         command(name, function, help_)
+    commands.choices["up"].add_argument(
+        "--recipe", metavar="RECIPE", action="append", default=[], help="deploy this recipe, too; may be repeated"
+    )
     return root
 
 
@@ -146,6 +151,8 @@ def _run(options: argparse.Namespace) -> int:
     settings = Settings()
     _quiet_prefect()
     with servers.start(settings) as server:  # it starts while we import
+        from prefect import tags
+
         from flows.retrain import retrain
 
         if server.starting and not (settings.store / "checked").exists():
@@ -155,7 +162,8 @@ def _run(options: argparse.Namespace) -> int:
             preload()
         server.wait()
         try:
-            result = retrain(options.recipe, overrides)
+            with tags("darkroom"):  # by which automations and the supervisor know a run of ours
+                result = retrain(options.recipe, overrides)
         except DataGateRefused as error:
             if options.json:
                 print(json.dumps(refused(plan, str(error))))
@@ -167,14 +175,16 @@ def _run(options: argparse.Namespace) -> int:
 
 def _preflight(plan: "Recipe") -> None:
     """What is cheap and may fail: the weights that the recipe names are there, those that judge included."""
-    from darkroom.evaluation.features import identity
+    from darkroom.evaluation.features import clip_identity, identity
+    from darkroom.evaluation.verdict import settled
     from darkroom.training.packages import available
     from darkroom.training.parts import look_early
 
     available(plan.train)
     look_early(plan)
     identity(plan.evaluate.features, plan.evaluate.sha256)
-    identity(plan.evaluate.clip, plan.evaluate.clip_sha256, "evaluate.clip_sha256")
+    clip_identity(plan.evaluate.clip, plan.evaluate.clip_sha256)
+    settled(plan.evaluate, plan.gate)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -189,14 +199,16 @@ def _check(options: argparse.Namespace) -> int:
     plan = load(options.recipe, _overrides(options))
     settings = Settings()
     store = Store(settings.store, settings.reserve_bytes)
-    manifest = collect(plan.collect, store, _counted("pictures collected"))
 
     def show(report: "QualityReport") -> None:
         if not options.json:
             _print_report(report)
 
     try:
-        report = gate(manifest, plan, store, workers=settings.workers, progress=_counted("pictures checked"), show=show)
+        with store.in_use():
+            manifest = collect(plan.collect, store, _counted("pictures collected"))
+            told = _counted("pictures checked")
+            report = gate(manifest, plan, store, workers=settings.workers, progress=told, show=show)
     except DataGateRefused as error:
         if options.json:
             print(json.dumps(refused(plan, str(error))))
@@ -217,6 +229,7 @@ def _estimate(options: argparse.Namespace) -> int:
     from darkroom.store import Store
     from darkroom.tracking import open_registry
     from darkroom.training.estimate import estimate, synthetic_shards
+    from darkroom.training.pace import duration
     from darkroom.training.parts import pin
 
     plan = load(options.recipe, _overrides(options))
@@ -225,14 +238,16 @@ def _estimate(options: argparse.Namespace) -> int:
     store = Store(settings.store, settings.reserve_bytes)
     money: dict[str, Any] = {"price_per_hour": settings.price_per_hour, "currency": settings.currency}
     shards = None
-    if not options.synthetic:
-        try:
-            plan, shards = _prepared(plan, settings, store)
-        except ServiceUnavailable as error:
-            print(f"darkroom: {error}; measured on pictures of noise instead", file=sys.stderr)
-    if shards is not None:
-        found = estimate(plan, shards, store, settings.device, **money)
-    else:
+    with store.in_use():
+        if not options.synthetic:
+            try:
+                plan, shards = _prepared(plan, settings, store)
+            except ServiceUnavailable as error:
+                print(f"darkroom: {error}; measured on pictures of noise instead", file=sys.stderr)
+        if shards is not None:
+            champion = _has_champion(plan.name, settings)
+            found = estimate(plan, shards, store, settings.device, champion=champion, **money)
+    if shards is None:
         plan = pin(plan, "", open_registry(settings, plan.name), store, remember=False)
         with tempfile.TemporaryDirectory(prefix="darkroom-") as folder:
             noise = Store(Path(folder))
@@ -243,9 +258,10 @@ def _estimate(options: argparse.Namespace) -> int:
         print(json.dumps({"recipe": plan.name, **asdict(found), "seconds": found.seconds}))
         return 0
     lines = [
-        f"{plan.name}: {_duration(found.seconds)} for {found.steps:,} steps and their evaluation",
-        f"  training        {_duration(found.train_seconds)}",
-        f"  evaluation      {_duration(found.evaluate_seconds)}",
+        f"{plan.name}: {duration(found.seconds)} for {found.steps:,} steps and their evaluation",
+        f"  training        {duration(found.train_seconds)}",
+        f"  evaluation      {duration(found.evaluate_seconds)}",
+        f"  comparison      {duration(found.compare_seconds)} at most" if found.compare_seconds else "",
         f"  memory          {found.peak_bytes / 1e9:.2f} GB of {settings.device}",
         f"  disk            {found.disk_bytes / 1e9:.3f} GB",
         f"  cost            {found.cost:.2f} {found.currency}"
@@ -253,8 +269,19 @@ def _estimate(options: argparse.Namespace) -> int:
         else "  cost            unknown: set DARKROOM_PRICE_PER_HOUR",
         f"  measured on     {found.measured_on}",
     ]
-    print("\n".join(lines))
+    print("\n".join(line for line in lines if line))
     return 0
+
+
+def _has_champion(name: str, settings: "Settings") -> bool:
+    """Whether there is one to compare with, as far as an MLflow in reach says."""
+    from darkroom.errors import ServiceUnavailable
+    from darkroom.tracking import open_registry
+
+    try:
+        return open_registry(settings, name).with_alias(name, "champion") is not None
+    except ServiceUnavailable:
+        return False
 
 
 def _prepared(plan: "Recipe", settings: "Settings", store: "Store") -> "tuple[Recipe, Shards]":
@@ -271,13 +298,6 @@ def _prepared(plan: "Recipe", settings: "Settings", store: "Store") -> "tuple[Re
     told = _counted("pictures prepared")
     latents = latents_of(plan)
     return plan, preprocess(checked, plan.preprocess, latents, plan.train.threads, store, settings.device, told)
-
-
-def _duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"
 
 
 def _new(options: argparse.Namespace) -> int:
@@ -347,10 +367,11 @@ def _generate(options: argparse.Namespace) -> int:
 
 def _up(options: argparse.Namespace) -> int:
     from darkroom.settings import Settings
-    from flows import servers
+    from flows.up import up
 
-    _print_services(servers.up(Settings()))
-    return 0
+    _quiet_prefect()
+    up(Settings(), options.recipe)
+    return _status(options)
 
 
 def _down(options: argparse.Namespace) -> int:
@@ -363,9 +384,11 @@ def _down(options: argparse.Namespace) -> int:
 
 def _status(options: argparse.Namespace) -> int:
     from darkroom.settings import Settings
-    from flows import servers
+    from flows.overview import overview
 
-    _print_services(servers.status(Settings()))
+    _quiet_prefect()
+    for row in overview(Settings()):
+        print(f"{row.name:<12} {row.state:<15} {row.detail}")
     return 0
 
 

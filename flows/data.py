@@ -23,6 +23,11 @@ of a row's id, as the lists show it. The data set is named by --recipe, with a r
 be left out where there is only one."""
 
 
+LEFT = """What is left: a row of facts and hashes, by which they and their copies are kept out; in MLflow, the pages of
+review, Data Docs and reports of the runs above; and weights that were trained on them. Delete the artifacts of these
+runs in MLflow and train again to be rid of those, too. Exports elsewhere, and the source itself, are yours."""
+
+
 def add_parsers(commands: Any) -> None:
     """Register `data` and its own commands."""
     data = commands.add_parser(
@@ -81,7 +86,7 @@ def add_parsers(commands: Any) -> None:
     )
     remove.add_argument("--note", default="", help="who asked, and why")
     choice = remove.add_mutually_exclusive_group()
-    choice.add_argument("--erase", action="store_true", help="erase the store's copies of their bytes, too")
+    choice.add_argument("--erase", action="store_true", help="erase all that the home folder has of them, too")
     choice.add_argument("--undo", action="store_true", help="withdraw the request")
 
 
@@ -172,7 +177,8 @@ def _restore(options: argparse.Namespace) -> int:
         print(f"version {version.title} of {dataset} is whole: {_numbers(version)}")
         print(f"train on it     darkroom run RECIPE --data {version.name or version.number}")
         return 0
-    found = restore(checked, options.to, store)
+    with store.in_use():
+        found = restore(checked, options.to, store)
     if options.json:
         _json({"version": asdict(version), "written": found.written, "lost": found.lost, "folder": str(options.to)})
     else:
@@ -263,7 +269,7 @@ def _unrelease(options: argparse.Namespace) -> int:
 
 def _trace(options: argparse.Namespace) -> int:
     from darkroom.errors import RecipeError
-    from darkroom.versions.trace import trace, trained_on, uses
+    from darkroom.versions.trace import trace, uses
 
     store = _store()
     names = _places(options, store)
@@ -271,7 +277,7 @@ def _trace(options: argparse.Namespace) -> int:
     if not found:
         raise RecipeError(f"{options.what!r} is no row, picture or path of {', '.join(names) or 'any data set'}")
     used = uses(found, store)
-    models, remark = _models(trained_on(used))
+    models, remark = _models(found)
     if options.json:
         told = [asdict(one) for one in found]
         return _json({"appearances": told, "used": [asdict(one) for one in used], "models": models, "remark": remark})
@@ -282,7 +288,9 @@ def _trace(options: argparse.Namespace) -> int:
 
 def _remove(options: argparse.Namespace) -> int:
     from darkroom.quality import removals
-    from darkroom.versions.trace import files_of, trace, trained_on, uses
+    from darkroom.settings import Settings
+    from darkroom.versions.erase import erase
+    from darkroom.versions.trace import files_of, trace, uses
 
     store = _store()
     if options.undo:
@@ -295,21 +303,24 @@ def _remove(options: argparse.Namespace) -> int:
     ids = sorted({one.id for one in requests if one.id})
     found = {name: trace(ids, name, store) for name in names} if ids else {}
     everything = [one for each in found.values() for one in each]
-    files = sorted({path for name, each in found.items() for path in files_of(each, name, store)})
     used = uses(everything, store)
-    models, remark = _models(trained_on(used))
-    for path in files if options.erase else ():
-        path.unlink(missing_ok=True)
+    models, remark = _models(everything, mark=requests[0].when)
+    files = {path for name, each in found.items() for path in files_of(each, name, store)}
+    gone = erase(ids, Settings().root, store) if options.erase else None
     if options.json:
         told = {"removed": [asdict(one) for one in requests], "used": [asdict(one) for one in used], "models": models}
-        return _json({**told, "remark": remark, "files": len(files), "erased": bool(options.erase)})
+        what = {"freed": [asdict(one) for one in gone.freed], "reports": gone.changed} if gone else None
+        return _json({**told, "remark": remark, "files": len(files), "erased": bool(gone), "gone": what})
     for one in requests:
         print(f"removed  {f'picture {one.id[:12]}' if one.id else f'row {str(one.row_id)[:12]} of {one.dataset}'}")
     _print_appearances(everything)
     _print_uses(used, models, remark)
-    print(f"{_many(len(files), 'file')} with their bytes {'erased' if options.erase else 'kept; --erase erases them'}")
-    if options.erase and used:
-        print("the shards above still have them as numbers: remove those folders")
+    print(f"{_many(len(files), 'file')} with their bytes {'erased' if gone else 'kept; --erase erases them'}")
+    if gone:
+        for went in gone.freed:
+            print(f"{went.count:>8,}  {went.kind} erased")
+        print(f"{_many(gone.changed, 'manifest or report', 'manifests and reports')} rewritten without them")
+        print(LEFT)
     print("the next `darkroom check` or `darkroom run` leaves them out")
     return 0
 
@@ -326,6 +337,7 @@ def _undo(options: argparse.Namespace, store: "Store") -> int:
             raise RecipeError(f"{text!r} is not one of the {len(known)} removal requests, by 8 digits or more")
         wanted |= found
     taken = removals.undo(wanted, store)
+    _unmark([one.id for one in taken if one.id])
     if options.json:
         return _json({"withdrawn": [asdict(one) for one in taken]})
     print(f"{_many(len(taken), 'request')} withdrawn; pictures that were erased come back when a source offers them")
@@ -361,25 +373,40 @@ def _requests(text: str, names: Sequence[str], options: argparse.Namespace, stor
     return [entry(picture) for picture in pictures or {text}]
 
 
-def _models(checkpoints: "Sequence[Use]") -> tuple[list[dict[str, str]], str]:
-    """The registered versions of these checkpoints, and a remark where MLflow could not be asked."""
-    from darkroom.settings import Settings
+def _models(appearances: "Sequence[Appearance]", mark: str | None = None) -> tuple[list[dict[str, Any]], str]:
+    """The model versions that hold these, and a remark where MLflow could not be asked.
 
-    settings = Settings()
-    if not checkpoints or (settings.mlflow_uri is None and not (settings.root / "mlflow.db").is_file()):
-        return [], ""
+    With a time, ``mark``, those that were trained on them are marked in MLflow as of then.
+    """
     from darkroom.errors import DarkroomError
-    from darkroom.tracking import open_registry
+    from darkroom.pruning.prune import registry_of
+    from darkroom.settings import Settings
+    from darkroom.versions import marks
 
-    found = []
+    registry = registry_of(Settings()) if appearances else None
+    if registry is None:
+        return [], ""
+    found: list[dict[str, Any]] = []
     try:
-        for one in checkpoints:
-            version = open_registry(settings, one.name).version_of(one.name, one.digest) if one.name else None
-            if version:
-                found.append({"model": version.model, "version": version.version, "checkpoint": one.digest})
+        for one in marks.holders(registry, appearances):
+            if mark and one.trained:
+                marks.mark(registry, one, mark)
+            version = {"model": one.version.model, "version": one.version.version, "checkpoint": one.version.checkpoint}
+            found.append({**version, "sides": list(one.sides), "trained": one.trained})
     except DarkroomError as error:
-        return found, f"MLflow could not be asked for model versions: {error}"
+        undone = "; run the same command again to mark them" if mark else ""
+        return found, f"MLflow could not be asked for model versions: {error}{undone}"
     return found, ""
+
+
+def _unmark(pictures: Sequence[str]) -> None:
+    from darkroom.pruning.prune import registry_of
+    from darkroom.settings import Settings
+    from darkroom.versions import marks
+
+    registry = registry_of(Settings()) if pictures else None
+    if registry is not None:
+        marks.unmark(registry, pictures)
 
 
 # What all of them need
@@ -451,12 +478,13 @@ def _print_appearances(found: "Iterable[Appearance]") -> None:
             print(f"{'':<18}{shown(flag)}")
 
 
-def _print_uses(used: "Iterable[Use]", models: list[dict[str, str]], remark: str) -> None:
+def _print_uses(used: "Iterable[Use]", models: list[dict[str, Any]], remark: str) -> None:
     for one in used:
         name = f" of {shown(one.name)}" if one.name else ""
         print(f"{one.kind:<16}  {one.digest[:12]}{name}, {' and '.join(one.sides)} side")
     for model in models:
-        print(f"model version     {model['model']}/{model['version']} was trained on it")
+        what = "was trained on it" if model["trained"] else "was measured on it"
+        print(f"model version     {model['model']}/{model['version']} {what}")
     if remark:
         print(f"darkroom: {shown(remark)}", file=sys.stderr)
 
@@ -468,8 +496,8 @@ def _numbers(version: "Version") -> str:
     )
 
 
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+def _many(count: int, what: str, several: str = "") -> str:
+    return f"{count:,} {what if count == 1 else several or f'{what}s'}"
 
 
 def _count(text: str) -> int:

@@ -196,6 +196,7 @@ def _mlflow(settings: Settings) -> Iterator[Line]:
         return
     yield Line("ok", f"MLflow: {path}, {len(places)} experiment{'' if len(places) == 1 else 's'}")
     yield from _moved(places, settings)
+    yield from _removed(path)
 
 
 def _artifact_places(database: Path) -> dict[str, str]:
@@ -203,6 +204,21 @@ def _artifact_places(database: Path) -> dict[str, str]:
     query = "SELECT name, artifact_location FROM experiments WHERE lifecycle_stage = 'active'"
     with contextlib.closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=1)) as store:
         return {str(name): str(place or "") for name, place in store.execute(query)}
+
+
+def _removed(database: Path) -> Iterator[Line]:
+    """Say which versions with an alias were trained on pictures that were removed since."""
+    from darkroom.versions import marks
+
+    query = (
+        "SELECT a.name, a.alias, t.value FROM registered_model_aliases a JOIN model_version_tags t "
+        "ON t.name = a.name AND t.version = a.version WHERE t.key = ?"
+    )
+    with contextlib.closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=1)) as store:
+        found = [*store.execute(query, (marks.TAG,))]
+    for name, alias, value in found:
+        if said := marks.read({marks.TAG: str(value)}):
+            yield Line("warning", f"{name}@{alias}: {marks.words(said)}", f"darkroom run {name}")
 
 
 def _moved(places: dict[str, str], settings: Settings) -> Iterator[Line]:

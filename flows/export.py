@@ -45,17 +45,18 @@ def run(options: argparse.Namespace) -> int:
     plan = load(options.recipe, Overrides(fields=read_assignments(options.set)))
     settings = Settings()
     store = Store(settings.store, settings.reserve_bytes)
-    checked = gate(collect(plan.collect, store), plan, store, workers=settings.workers)
-    done = export(
-        checked,
-        store,
-        options.to,
-        options.out,
-        side=options.side,
-        pictures=options.pictures,
-        repeats=options.repeats,
-        tar_bytes=options.tar_mb * 1_000_000,
-    )
+    with store.in_use():
+        checked = gate(collect(plan.collect, store), plan, store, workers=settings.workers)
+        done = export(
+            checked,
+            store,
+            options.to,
+            options.out,
+            side=options.side,
+            pictures=options.pictures,
+            repeats=options.repeats,
+            tar_bytes=options.tar_mb * 1_000_000,
+        )
     if options.json:
         print(json.dumps({"folder": str(done.folder), "sides": done.sides, "pictures": done.kinds}))
         return 0

@@ -12,7 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from darkroom.errors import RecipeError
 from darkroom.settings import Settings
+
+from . import access
 
 # Nothing is told to anybody, and the pages advertise nothing.
 QUIET = {
@@ -21,6 +24,9 @@ QUIET = {
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }
+
+# How often a run says that it lives: Prefect's own 180 seconds would let a lost one go unnoticed for ten minutes.
+HEARTBEATS = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
 
 # A server that lives for one run leaves to `darkroom up` what only that needs: schedules, automations, the page and its
 # blocks. It keeps what records the run: events and task states are written five times a second, many at once, so that
@@ -62,6 +68,16 @@ def database(settings: Settings) -> Path:
     return settings.prefect_home / "prefect.db"
 
 
+def connection(settings: Settings) -> str:
+    """The address of the database of Prefect's server: the PostgreSQL of the settings, or SQLite in the home folder."""
+    if settings.prefect_database_url is None:
+        return f"sqlite+aiosqlite:///{database(settings)}"
+    scheme, separator, rest = settings.prefect_database_url.get_secret_value().partition("://")
+    if scheme not in ("postgresql", "postgres", "postgresql+asyncpg") or not separator:
+        raise RecipeError("DARKROOM_PREFECT_DATABASE_URL is no address of PostgreSQL: postgresql://USER@HOST/DATABASE")
+    return f"postgresql+asyncpg://{rest}"
+
+
 def command(settings: Settings, host: str, port: int) -> list[str]:
     """Prefect's server as one process. ``-P`` and ``--app-dir``: no module of the current folder takes part."""
     return [
@@ -75,19 +91,22 @@ def server_environment(settings: Settings, url: str) -> dict[str, str]:
     """The environment of a server that answers at ``url`` and keeps everything in the home folder."""
     return {
         **client_environment(settings, url),
+        **access.prefect_server(settings),
         "PREFECT__SERVER_FINAL": "1",
-        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database(settings)}",
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": connection(settings),
         "PREFECT_SERVER_DATABASE_TIMEOUT": "60",  # several servers may write this file: let them wait for each other
+        # Who holds a limit's places is kept on disk: a server that forgot it would keep them taken for ever.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(settings.prefect_home / "ui"),  # site-packages may be read-only
     }
 
 
 def client_environment(settings: Settings, url: str) -> dict[str, str]:
     """Our environment, such that Prefect speaks to ``url`` and keeps its own files in the home folder."""
-    ours = {"PREFECT_API_URL": url, "PREFECT_HOME": str(settings.prefect_home)}
+    ours = {"PREFECT_API_URL": url, "PREFECT_HOME": str(settings.prefect_home), **access.prefect_client(settings)}
     # Links to runs lead to where `darkroom up` shows them, also when a server without pages records the run.
     page = {"PREFECT_UI_URL": f"http://{settings.host}:{settings.prefect_port}"}
-    environment = QUIET | page | dict(os.environ) | ours
+    environment = QUIET | HEARTBEATS | page | dict(os.environ) | ours
     if profiles().is_file():  # what else the user's profile says still counts
         environment["PREFECT_PROFILES_PATH"] = str(profiles())
     return environment

@@ -9,6 +9,7 @@ from darkroom.outcome import data_of
 from darkroom.recipe import Overrides, load
 from tasks.check import check
 from tasks.collect import collect
+from tasks.news import tell_new
 from tasks.stage import ledger
 
 
@@ -19,6 +20,8 @@ def quality(recipe: str, overrides: Overrides | None = None) -> dict[str, Any]:
     with ledger() as book:
         manifest = collect(plan.collect)
         checked = check(manifest, plan, fresh=bool(overrides and overrides.fresh == "check"))
+    data = data_of(checked)
+    tell_new(plan.name, checked.digest, manifest.digest, data["rows"])
     here = {"name": flow_run.name, "id": flow_run.id, "url": flow_run.ui_url}
     return {
         "recipe": plan.name,
@@ -26,6 +29,6 @@ def quality(recipe: str, overrides: Overrides | None = None) -> dict[str, Any]:
         "digests": {"manifest": manifest.digest, "checked": checked.digest},
         "reused": book.reused,
         "seconds": book.seconds,
-        "data": data_of(checked),
+        "data": data,
         "run": here,
     }

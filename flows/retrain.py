@@ -15,6 +15,7 @@ from tasks.base import pin
 from tasks.check import check
 from tasks.collect import collect, go_back
 from tasks.evaluate import compare, evaluate
+from tasks.news import remember
 from tasks.others import other_sets
 from tasks.preprocess import preprocess
 from tasks.register import register
@@ -56,6 +57,7 @@ def retrain(recipe: str, overrides: Overrides | None = None) -> dict[str, Any]:
             manifest = collect(plan.collect)
             plan = pin(plan, manifest)
             checked = check(manifest, plan, fresh="check" in anew)
+            remember(plan.name, "new", checked.digest)  # no event need ask for what is being done
         shards = preprocess(checked, plan, fresh="preprocess" in anew)
         others = other_sets(plan) if plan.evaluate.also else {}
         run = describe(plan, manifest, checked, shards, others)

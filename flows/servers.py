@@ -97,7 +97,7 @@ class Pending:
         if self.settings.mlflow_uri is None and (mlflow := state_of(self.settings, "mlflow")).state == "running":
             os.environ.setdefault("DARKROOM_MLFLOW_SERVER", mlflow.url)
         if self.mode == "configured":
-            os.environ.update(prefect_server.QUIET | self._restore)
+            os.environ.update(prefect_server.QUIET | prefect_server.HEARTBEATS | self._restore)
             return
         self.settings.prefect_home.mkdir(parents=True, exist_ok=True)
         os.environ.update(prefect_server.client_environment(self.settings, self.url))
@@ -129,8 +129,11 @@ class Pending:
         if self._server is not None:
             try:
                 if self._server.poll() is None and "prefect" in sys.modules and self._lock is None:
-                    with contextlib.suppress(sqlite3.Error):
-                        self._settle()
+                    if self.settings.prefect_database_url is not None:
+                        hand_over()  # PostgreSQL has all that the server was told, once the server has ended
+                    else:
+                        with contextlib.suppress(sqlite3.Error):
+                            self._settle()
             finally:
                 process.stop(self._server, STOP_SECONDS)
                 self._server = None

@@ -3,10 +3,12 @@
 from prefect.artifacts import create_markdown_artifact
 
 from darkroom.artifacts import CheckedManifest, Manifest, QualityReport
+from darkroom.errors import DataGateRefused
 from darkroom.quality import check as quality
 from darkroom.recipe import Recipe
 from darkroom.settings import Settings
 
+from .news import tell_refused
 from .stage import Progress, open_store, stage
 
 
@@ -14,15 +16,25 @@ from .stage import Progress, open_store, stage
 def check(manifest: Manifest, plan: Recipe, fresh: bool = False) -> CheckedManifest:
     """The accepted rows; raises ``DataGateRefused`` when a critical expectation failed."""
     settings, store = open_store()
-    return quality.gate(
-        manifest,
-        plan,
-        store,
-        workers=settings.workers,
-        progress=Progress("check-progress", "pictures checked"),
-        fresh=fresh,
-        show=lambda report: _show(settings, report),
-    )
+    shown: list[QualityReport] = []
+
+    def show(report: QualityReport) -> None:
+        shown.append(report)
+        _show(settings, report)
+
+    try:
+        return quality.gate(
+            manifest,
+            plan,
+            store,
+            workers=settings.workers,
+            progress=Progress("check-progress", "pictures checked"),
+            fresh=fresh,
+            show=show,
+        )
+    except DataGateRefused as error:
+        tell_refused(plan.name, shown[-1].digest if shown else manifest.digest, str(error))
+        raise
 
 
 def _plain(text: str) -> str:

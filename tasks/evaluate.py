@@ -19,19 +19,11 @@ def evaluate(
     checkpoint: Checkpoint, shards: Shards, plan: Recipe, others: dict[str, Shards], fresh: bool = False
 ) -> Evaluation:
     """The measures of this checkpoint alone, also on other data sets."""
-    settings, store = open_store()
-    evaluation = evaluating.evaluate(
-        checkpoint,
-        shards,
-        plan.evaluate,
-        store,
-        others=others,
-        threads=plan.train.threads,
-        device=settings.device,
-        progress=Progress("evaluate-progress", "pictures drawn"),
-        fresh=fresh,
+    progress = Progress("evaluate-progress", "pictures drawn")
+    evaluation = _measured(checkpoint, shards, plan, others, progress, fresh)
+    show_picture(
+        evaluation.path / "grid.png", "sample-grid", "Samples on the evaluation's fixed noise", open_store()[0]
     )
-    show_picture(evaluation.path / "grid.png", "sample-grid", "Samples on the evaluation's fixed noise", settings)
     return evaluation
 
 
@@ -56,14 +48,8 @@ def compare(
     elif champion is not None:
         get_run_logger().info("the champion is %s", champion.uri)
         drawn = Checkpoint(champion.checkpoint, registry.pipeline_folder(champion).parent)
-        measured = evaluating.evaluate(
-            drawn,
-            shards,
-            plan.evaluate,
-            store,
-            others=others,
-            threads=plan.train.threads,
-            device=settings.device,
+        measured = _measured(
+            drawn, shards, plan, others, Progress("champion-progress", "the champion's pictures drawn")
         )
         other = (drawn, measured)
     reference = evaluating.reference(shards, plan.evaluate, store, plan.train.threads, settings.device)
@@ -83,6 +69,29 @@ def compare(
     )
     _show(evaluation, other[1] if other else None, verdict)
     return verdict
+
+
+def _measured(
+    checkpoint: Checkpoint,
+    shards: Shards,
+    plan: Recipe,
+    others: dict[str, Shards],
+    progress: Progress,
+    fresh: bool = False,
+) -> Evaluation:
+    """The evaluation of a checkpoint by the plan's measures, made unless the store has it."""
+    settings, store = open_store()
+    return evaluating.evaluate(
+        checkpoint,
+        shards,
+        plan.evaluate,
+        store,
+        others=others,
+        threads=plan.train.threads,
+        device=settings.device,
+        progress=progress,
+        fresh=fresh,
+    )
 
 
 def _show(evaluation: Evaluation, champion: Evaluation | None, verdict: Verdict) -> None:

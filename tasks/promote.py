@@ -6,6 +6,7 @@ from darkroom import champion, promotion
 from darkroom import question as asking
 from darkroom.artifacts import Checkpoint, Verdict
 from darkroom.question import Question
+from darkroom.report import chronicle
 from darkroom.tracking import open_registry
 
 from .events import announce_moves
@@ -56,6 +57,7 @@ def move(question: Question, who: str, why: str) -> str:
     registry = open_registry(settings, question.version.model)
     moved = champion.move(registry, question.version, store, upon=question.champion, who=who, why=why)
     announce_moves([moved])
+    chronicle.tell(registry, question.version.model, settings)
     instead = f" instead of version {moved.before.version}" if moved.before else ""
     return f"{moved.version.uri} is now the champion{instead}"
 
@@ -68,6 +70,7 @@ def refuse(question: Question, who: str, why: str) -> str:
     registry = open_registry(settings, version.model)
     done = promotion.refuse(registry, version.model, version.version, who, why, store)
     announce_moves(done.moves)
+    chronicle.tell(registry, version.model, settings)
     return done.words
 
 
@@ -75,6 +78,8 @@ def refuse(question: Question, who: str, why: str) -> str:
 def rollback(model: str, who: str, why: str) -> str:
     """Make the champion before the present one champion again; returns what was done."""
     settings, store = open_store()
-    done = promotion.rollback(open_registry(settings, model), model, who, why, store)
+    registry = open_registry(settings, model)
+    done = promotion.rollback(registry, model, who, why, store)
     announce_moves(done.moves)
+    chronicle.tell(registry, model, settings)
     return done.words

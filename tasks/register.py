@@ -10,6 +10,7 @@ from darkroom.artifacts import CheckedManifest, Checkpoint, Evaluation, Verdict
 from darkroom.evaluation.verdict import read
 from darkroom.promotion import Registered, settle
 from darkroom.recipe import Recipe
+from darkroom.report import chronicle
 from darkroom.tracking import RunDescription, open_registry
 
 from .events import announce, announce_moves
@@ -31,6 +32,8 @@ def register(
     registry = open_registry(settings, plan.name)
     here = {"name": str(flow_run.name), "id": str(flow_run.id), "url": str(flow_run.ui_url)} if flow_run.id else None
     done = settle(registry, run, plan, checkpoint, evaluation, verdict, checked, report, store, here)
+    if not done.reused:
+        chronicle.tell(registry, plan.name, settings)
     create_link_artifact(
         links.version(settings, done.name, done.version),
         link_text=f"{done.name} version {done.version}",

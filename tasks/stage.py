@@ -38,11 +38,12 @@ _LEDGER: ContextVar[Ledger | None] = ContextVar("ledger", default=None)
 
 @contextmanager
 def ledger() -> Iterator[Ledger]:
-    """Within it, every stage that ends is noted."""
+    """Within it, every stage that ends is noted, and nothing that the store has is pruned."""
     book = Ledger()
     token = _LEDGER.set(book)
     try:
-        yield book
+        with open_store()[1].in_use():
+            yield book
     finally:
         _LEDGER.reset(token)
 
@@ -106,23 +107,24 @@ class Progress:
         self._artifact: Any = None
         self._told = time.monotonic()  # work that ends within the first interval needs no bar
 
-    def __call__(self, done: int, total: int | None = None) -> None:
-        """Say how much is done; of a ``total`` that nobody knows, only the log tells."""
+    def __call__(self, done: int, total: int | None = None, more: str = "") -> None:
+        """Say how much is done, with ``more`` words; of a ``total`` that nobody knows, only the log tells."""
         now = time.monotonic()
         finished = self._artifact is not None and total is not None and done >= total
         if now - self._told < self._interval and not finished:
             return
         self._told = now
         with contextlib.suppress(*TRANSIENT):  # a page that cannot be told stops no work
-            self._tell(done, total)
+            self._tell(done, total, more)
 
-    def _tell(self, done: int, total: int | None) -> None:
+    def _tell(self, done: int, total: int | None, more: str) -> None:
         if total is None:
             get_run_logger().info("%s: %d", self._what, done)
             return
         percent = 100.0 * done / max(total, 1)
-        get_run_logger().info("%s: %d of %d", self._what, done, total)
+        words = f"{self._what}: {done} of {total}" + (f", {more}" if more else "")
+        get_run_logger().info("%s", words)
         if self._artifact is None:
-            self._artifact = create_progress_artifact(percent, key=self._key, description=self._what)
+            self._artifact = create_progress_artifact(percent, key=self._key, description=words)
         else:
-            update_progress_artifact(self._artifact, percent)
+            update_progress_artifact(self._artifact, percent, description=words)

@@ -18,10 +18,11 @@ from darkroom.recipe import Recipe
 from darkroom.report.charts import loss_curve
 from darkroom.settings import Settings
 from darkroom.tracking import Tracker, Untracked
-from darkroom.training import supervise
+from darkroom.training import pace, supervise
 from darkroom.training.events import FILE
 
 from .pictures import show_picture
+from .slot import slot
 from .stage import TRANSIENT, Progress, open_store, stage
 
 CANCELLED = "the run was cancelled in Prefect; training was saved, and the same command goes on from there"
@@ -41,7 +42,8 @@ def train(shards: Shards, plan: Recipe, tracker: Tracker | Untracked, fresh: boo
     def follow(events: Path, new: list[dict[str, Any]]) -> None:
         cancelled.raise_if_asked()
         if new:
-            progress(new[-1]["step"], plan.train.steps)
+            told = [event["metrics"] for event in new if pace.LEFT in event.get("metrics", ())]
+            progress(new[-1]["step"], plan.train.steps, pace.in_words(told[-1]) if told else "")
         for event in new:
             if "grid" in event:
                 with contextlib.suppress(*TRANSIENT):  # a page that cannot be told stops no training
@@ -52,7 +54,8 @@ def train(shards: Shards, plan: Recipe, tracker: Tracker | Untracked, fresh: boo
         tracker.follow(events)
 
     try:
-        checkpoint = supervise.train(shards, plan, store, settings.device, follow, fresh)
+        with slot(settings) if fresh or store.find(Checkpoint, digest) is None else contextlib.nullcontext():
+            checkpoint = supervise.train(shards, plan, store, settings.device, follow, fresh)
     except Interrupted:
         tracker.end("KILLED")
         raise

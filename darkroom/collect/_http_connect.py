@@ -7,38 +7,34 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from darkroom.recipe import Collect
-
-from ._http_rules import Network, PrivateAddress, literal
+from ._http_rules import Limits, Network, PrivateAddress, literal
 
 if TYPE_CHECKING:
     import aiohttp
     from aiohttp.abc import AbstractResolver
 
 
-def session(plan: Collect, network: Network) -> "aiohttp.ClientSession":
+def session(limits: Limits, network: Network) -> "aiohttp.ClientSession":
     import aiohttp
-
-    http = plan.http
 
     def connectable(info: "tuple[int, int, int, str, tuple[object, ...]]") -> socket.socket:
         # The last word, on the very address that is about to be connected to, however it was come by.
         address = literal(str(info[4][0]))
-        if not http.allow_private and (address is None or network.private(address)):
+        if not limits.allow_private and (address is None or network.private(address)):
             raise PrivateAddress(f"private address {info[4][0]}")
         return socket.socket(family=info[0], type=info[1], proto=info[2])
 
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
             limit=0,  # the turns are kept here
-            resolver=_resolver(network, http.allow_private, http.timeout),
+            resolver=_resolver(network, limits.allow_private, limits.timeout),
             socket_factory=connectable,
         ),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         trust_env=False,  # a proxy of the environment would connect where the rules on addresses do not reach
-        headers={"User-Agent": http.user_agent, "Accept-Encoding": "identity"},
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=http.timeout, sock_read=http.timeout),
+        headers={"User-Agent": limits.user_agent, "Accept-Encoding": "identity"},
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.timeout, sock_read=limits.timeout),
     )
 
 

@@ -11,11 +11,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from darkroom.recipe import Collect
+from typing import TYPE_CHECKING
 
 from ._http_request import Body, Disk, Fault, Job, Outcome, Requests, parse
-from ._http_rules import Network
+from ._http_rules import Limits, Network
+
+if TYPE_CHECKING:
+    from ._http_second import Second
 
 LONGEST_RETRY_AFTER_SECONDS = 60.0
 DEAD_AFTER = 20  # pictures in a row that a host did not answer for at all, with all their tries
@@ -40,18 +42,24 @@ class Fetcher:
     """A thread that fetches the jobs it is given and calls ``done(job, outcome)``, in that thread, for each.
 
     ``broken(error)`` is called when the thread cannot go on: the disk is full, or there is a mistake in here.
+    ``paused(host, seconds)`` is called when a host asks to be left alone for so long. A ``second`` process gets a share
+    of the jobs, within limits that it and this one keep together; what it has done it tells by itself.
     """
 
     def __init__(
         self,
-        plan: Collect,
+        limits: Limits,
         network: Network,
         downloads: Path,
         done: Callable[[Job, Outcome], None],
         broken: Callable[[BaseException], None],
+        paused: Callable[[str, float], None] = lambda host, seconds: None,
+        second: "Second | None" = None,
     ) -> None:
-        self._plan, self._http, self._network, self._downloads = plan, plan.http, network, downloads
-        self._done, self._broken = done, broken
+        self._whole, self._limits = limits, limits if second is None else limits.halves()[0]
+        self._network, self._downloads = network, downloads
+        self._done, self._broken, self._paused = done, broken, paused if second is None else second.pause
+        self._second = second
         self._hosts: dict[str, _Host] = {}
         self._ready: deque[_Host] = deque()  # hosts that a job can be taken from
         self._held = 0
@@ -63,6 +71,10 @@ class Fetcher:
         self._thread = threading.Thread(target=self._main, name="http-fetch", daemon=True)
         self._thread.start()
 
+    def wait(self) -> None:
+        """Until it is ready to fetch, or has failed to be."""
+        self._started.wait()
+
     def submit(self, jobs: Sequence[Job]) -> None:
         """Fetch these, too."""
         self._started.wait()
@@ -73,6 +85,11 @@ class Fetcher:
         """So many bytes of bodies in memory were put on disk."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._release, size)
+
+    def pause(self, host: str, seconds: float) -> None:
+        """Leave a host alone for so long; another process was told to."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._pause, host, seconds)
 
     def close(self) -> None:
         """Cancel what is under way and wait until it is closed."""
@@ -91,13 +108,20 @@ class Fetcher:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        self._requests = Requests(self._plan, self._network, self._downloads)
+        if self._second is not None:
+            await self._second.start()
+        self._requests = Requests(self._limits, self._network, self._downloads)
+        second = self._second
         try:
+            beside = None if second is None else self._loop.create_task(second.serve(self))
             self._started.set()
             await self._stop.wait()
             for worker in self._workers:
                 worker.cancel()
             await asyncio.gather(*self._workers, return_exceptions=True)
+            if second is not None and beside is not None:
+                await second.close()
+                await beside
         finally:
             await self._requests.close()
 
@@ -112,6 +136,29 @@ class Fetcher:
             else:
                 self._enqueue(job)
         self._pump()
+        if self._second is not None:
+            self._second.refill()
+
+    def share(self, most: int, room_of: Callable[[str], int]) -> list[Job]:
+        """Jobs for the other process: at most ``most``, of each host what it has room for, and half of what waits.
+
+        They are taken from the ends of the queues, at whose heads are those that were begun. To be called in the loop.
+        """
+        shared: list[Job] = []
+        for host in self._hosts.values():
+            room = 0 if host.paused or host.unanswered else (len(host.waiting) + 1) // 2
+            for _ in range(min(room, most - len(shared), room_of(host.name))):
+                if host.waiting[-1].failures or host.waiting[-1].redirects:
+                    break
+                shared.append(host.waiting.pop())
+            if len(shared) >= most:
+                break
+        return shared
+
+    def alone(self, jobs: Sequence[Job]) -> None:
+        """Go on without the other process, which has left these jobs undone. To be called in the loop."""
+        self._second, self._limits = None, self._whole
+        self._add(jobs)
 
     def _enqueue(self, job: Job, *, first: bool = False) -> None:
         assert job.target is not None
@@ -130,14 +177,14 @@ class Fetcher:
         if not host.waiting:
             if not host.active and not host.paused and not host.unanswered:
                 self._hosts.pop(host.name, None)
-        elif not host.listed and not host.paused and host.active < self._http.per_host:
+        elif not host.listed and not host.paused and host.active < self._limits.per_host:
             host.listed = True
             self._ready.append(host)
 
     def _pump(self) -> None:
         """Start as many workers as there is room and work for."""
-        room = min(self._http.concurrency - len(self._workers), sum(len(host.waiting) for host in self._first_ready()))
-        for _ in range(room):
+        waiting = sum(len(host.waiting) for host in self._first_ready())
+        for _ in range(min(self._limits.concurrency - len(self._workers), waiting)):
             worker = self._loop.create_task(self._work())
             self._workers.add(worker)
             worker.add_done_callback(self._ended)
@@ -150,18 +197,22 @@ class Fetcher:
             self._pump()  # for what came in when this one had found nothing to do but still counted
 
     def _first_ready(self) -> Iterator[_Host]:
-        for index in range(min(len(self._ready), self._http.concurrency)):
+        for index in range(min(len(self._ready), self._limits.concurrency)):
             yield self._ready[index]
 
     def _take(self) -> tuple[_Host, Job] | None:
-        if not self._ready or self._held > HELD_BYTES or self._stop.is_set():
+        if self._held > HELD_BYTES or self._stop.is_set():
             return None
-        host = self._ready.popleft()
-        host.listed = False
-        job = host.waiting.popleft()
-        host.active += 1
-        self._list(host)
-        return host, job
+        while self._ready:
+            host = self._ready.popleft()
+            host.listed = False
+            if host.waiting:
+                job = host.waiting.popleft()
+                host.active += 1
+                self._list(host)
+                return host, job
+            self._list(host)  # the other process has what waited here
+        return None
 
     async def _work(self) -> None:
         while (taken := self._take()) is not None:
@@ -193,11 +244,13 @@ class Fetcher:
             delay = self._network.backoff(job.failures)
             if outcome.after is not None:
                 delay = max(delay, min(outcome.after, LONGEST_RETRY_AFTER_SECONDS))
-            if not outcome.last and job.failures <= self._http.retries and job.spent + delay < self._http.total_timeout:
+            limits = self._limits
+            if not outcome.last and job.failures <= limits.retries and job.spent + delay < limits.total_timeout:
                 job.spent += delay
                 self._loop.call_later(delay, self._again, job)
-                if outcome.sentence == "HTTP 429":  # it is all of ours that are too many
-                    self._pause(host, delay)
+                if outcome.sentence == "HTTP 429" and not host.paused:  # it is all of ours that are too many
+                    self._pause(host.name, delay)
+                    self._paused(host.name, delay)
                 return
             if not outcome.answered and host.unanswered < DEAD_AFTER:
                 host.unanswered += 1
@@ -212,7 +265,8 @@ class Fetcher:
         self._enqueue(job, first=True)
         self._pump()
 
-    def _pause(self, host: _Host, delay: float) -> None:
+    def _pause(self, name: str, delay: float) -> None:
+        host = self._hosts.setdefault(name, _Host(name))
         if host.paused:
             return
         host.paused = True
@@ -234,7 +288,7 @@ class Fetcher:
         if host.unanswered >= DEAD_AFTER:
             sentence = f"not tried: {host.name} did not answer for {host.unanswered} pictures in a row"
             raise Fault(sentence, transient=True, answered=False, last=True)
-        left = self._http.total_timeout - job.spent
+        left = self._limits.total_timeout - job.spent
         try:
             async with asyncio.timeout(left) as limit:
                 while True:
@@ -246,6 +300,6 @@ class Fetcher:
                         raise _Moved
         except TimeoutError as error:
             if limit.expired():
-                sentence = f"timed out after {self._http.total_timeout:g} s in all"
+                sentence = f"timed out after {self._limits.total_timeout:g} s in all"
                 raise Fault(sentence, transient=True, last=True) from error
             raise

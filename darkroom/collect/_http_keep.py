@@ -14,6 +14,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from darkroom.cache import Cache
+from darkroom.quality.removals import erased_ids
 from darkroom.store import Store, file_digest
 
 from ._http_request import Body, Fault, Job, Known, Outcome
@@ -26,6 +27,7 @@ GATHER = 0.01  # seconds in which downloads gather, so that threads do not wake 
 SERIAL = itertools.count()
 
 Result = tuple[str, Known | Fault]
+Deliver = Callable[[list[Result] | BaseException], object]
 
 
 def incoming(store: Store) -> Path:
@@ -34,16 +36,17 @@ def incoming(store: Store) -> Path:
 
 
 class Keeper:
-    """A thread that takes outcomes and puts lists of (the job's key, what we have or why not) into ``results``.
+    """A thread that takes outcomes and calls ``deliver`` with lists of (the job's key, what we have or why not).
 
-    An error that it cannot go on after (a full disk) is put there, too.
+    An error that it cannot go on after (a full disk) is delivered, too.
     """
 
-    def __init__(self, store: Store, results: "SimpleQueue[list[Result] | BaseException]") -> None:
-        self._store, self._results = store, results
+    def __init__(self, store: Store, deliver: Deliver) -> None:
+        self._store, self._deliver = store, deliver
         self._outcomes: SimpleQueue[tuple[Job, Outcome] | None] = SimpleQueue()
         self._pictures, self._incoming = f"{store.root}/pictures", incoming(store)
         self._incoming.mkdir(parents=True, exist_ok=True)
+        self._erased = erased_ids(store)
         self.released: Callable[[int], None] = lambda size: None
         self._thread = threading.Thread(target=self._main, name="http-keep", daemon=True)
         self._thread.start()
@@ -54,7 +57,7 @@ class Keeper:
 
     def broken(self, error: BaseException) -> None:
         """Let the taker of the results know that there will be no more."""
-        self._results.put(error)
+        self._deliver(error)
 
     def close(self) -> None:
         """Keep all that was taken, and end."""
@@ -85,7 +88,7 @@ class Keeper:
                 if isinstance(outcome, Body) and isinstance(outcome.content, bytes):
                     freed += outcome.size
             if results:
-                self._results.put(results)
+                self._deliver(results)
             if freed:
                 self.released(freed)
             if learnt and (len(learnt) >= BATCH or time.monotonic() >= due):
@@ -134,6 +137,10 @@ class Keeper:
     def _write(self, content: bytes | Path) -> str:
         """Put a body under its sha256 into the store; atomic, and done once for equal bytes."""
         digest = hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else file_digest(content)
+        if digest in self._erased:  # on request; its bytes do not come back
+            if isinstance(content, Path):
+                content.unlink(missing_ok=True)
+            return digest
         path = f"{self._pictures}/{digest[:2]}/{digest}"  # as picture_path has it, at less cost
         if isinstance(content, bytes):
             if _size(path) == len(content):

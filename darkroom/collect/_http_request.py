@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from darkroom.recipe import Collect
-
 from ._http_connect import session
-from ._http_rules import Network, PrivateAddress, forbids_ai, is_web_page, literal, retry_after, validator
+from ._http_rules import Limits, Network, PrivateAddress, forbids_ai, is_web_page, literal, retry_after, validator
 
 if TYPE_CHECKING:
     import aiohttp
@@ -94,9 +92,9 @@ class Disk(Exception):
 class Requests:
     """A session that requests are made in; made, used and closed in one event loop."""
 
-    def __init__(self, plan: Collect, network: Network, downloads: Path) -> None:
-        self._plan, self._http, self._network, self._downloads = plan, plan.http, network, downloads
-        self._session = session(plan, network)
+    def __init__(self, limits: Limits, network: Network, downloads: Path) -> None:
+        self._limits, self._network, self._downloads = limits, network, downloads
+        self._session = session(limits, network)
         self._serial = 0
 
     async def close(self) -> None:
@@ -117,13 +115,13 @@ class Requests:
             headers["If-None-Match"] = job.known.etag
         if job.known is not None and job.known.modified:
             headers["If-Modified-Since"] = job.known.modified
-        body = Spool(self._plan.max_bytes, self._file)
+        body = Spool(self._limits.max_bytes, self._file)
         answer = None
         try:
             async with self._session.get(job.target, headers=headers or None, allow_redirects=False) as answer:
                 status = answer.status
-                noai = forbids_ai(answer.headers.getall("X-Robots-Tag", ()), self._http.user_agent)
-                if noai and status in (200, 304) and not self._http.allow_noai:
+                noai = forbids_ai(answer.headers.getall("X-Robots-Tag", ()), self._limits.user_agent)
+                if noai and status in (200, 304) and not self._limits.allow_noai:
                     raise Fault("refused: its server asks by X-Robots-Tag not to use it for AI")
                 if status == 304 and headers:
                     return Unchanged()
@@ -136,13 +134,13 @@ class Requests:
                     raise Fault(f"HTTP {status}", transient=transient, after=after)
                 return await self._body(answer, body, noai)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _fault(error, job.target, answer, body.received, self._http.timeout) from error
+            raise _fault(error, job.target, answer, body.received, self._limits.timeout) from error
         finally:
             body.discard()
 
     async def _body(self, answer: "aiohttp.ClientResponse", body: "Spool", noai: bool) -> Body:
         length = answer.content_length
-        if length is not None and length > self._plan.max_bytes:
+        if length is not None and length > self._limits.max_bytes:
             answer.close()
             raise body.too_large()
         coding = answer.headers.get("Content-Encoding", "").strip().lower()
@@ -192,7 +190,7 @@ class Requests:
     def _allow(self, target: "URL") -> None:
         """Refuse a host that is a private address in itself; names are judged by the resolver."""
         address = literal(target.host or "")
-        if address is not None and not self._http.allow_private and self._network.private(address):
+        if address is not None and not self._limits.allow_private and self._network.private(address):
             raise Fault(f"refused: private address {address}")
 
     def _file(self) -> tuple[Path, IO[bytes]]:

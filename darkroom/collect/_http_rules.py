@@ -6,7 +6,7 @@ import random
 import re
 import socket
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -22,6 +22,29 @@ BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 1.0, 30.0
 
 class PrivateAddress(OSError):
     """A connection that must not be made."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What fetching may do: the fields of a recipe's ``[collect.http]``, and ``collect.max_bytes``."""
+
+    max_bytes: int
+    concurrency: int
+    per_host: int
+    timeout: float
+    total_timeout: float
+    retries: int
+    allow_private: bool
+    allow_noai: bool
+    user_agent: str
+
+    def halves(self) -> "tuple[Limits, Limits]":
+        """The limits of two processes that together keep these; the first has what is odd."""
+        downloads, of_host = self.concurrency // 2, self.per_host // 2
+        assert downloads, "one download at a time cannot be shared"
+        assert of_host, "one download at a time from a host cannot be shared"
+        rest = replace(self, concurrency=self.concurrency - downloads, per_host=self.per_host - of_host)
+        return rest, replace(self, concurrency=downloads, per_host=of_host)
 
 
 def private(address: IPAddress) -> bool:

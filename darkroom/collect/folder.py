@@ -11,12 +11,14 @@ the run.
 """
 
 import functools
+import hashlib
 import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
+from darkroom.cache import Cache
 from darkroom.errors import RecipeError
 from darkroom.recipe import Collect
 from darkroom.store import Store
@@ -42,7 +44,7 @@ def items(plan: Collect, store: Store | None = None) -> Iterator[Item]:
     tree = open_tree(str(plan.path))
     listing = tree.listing(store.root if store else None)
     records, problems = _metadata(tree, listing, plan)
-    sidecars = _Sidecars(tree, listing)
+    sidecars = _Sidecars(tree, listing, store)
     names = sorted(listing.pictures.keys() | records.keys() | problems.keys())
     for start in range(0, len(names), 1000):  # so many sidecars at a time
         some = names[start : start + 1000]
@@ -129,10 +131,10 @@ def look_up(tree: Local | Remote, name: str) -> tuple[str, Entry]:
 
 
 class _Sidecars:
-    """The caption files of a folder."""
+    """The caption files of a folder; those behind a network are read again only when they have changed."""
 
-    def __init__(self, tree: Local | Remote, listing: Listing) -> None:
-        self._tree = tree
+    def __init__(self, tree: Local | Remote, listing: Listing, store: Store | None) -> None:
+        self._tree, self._store, self._prints = tree, store, listing.sidecars
         self._paths = {suffix: {} for suffix in SIDECARS}  # type: dict[str, dict[str, str]]
         for path in listing.sidecars:
             stem, dot, suffix = path.rpartition(".")
@@ -148,8 +150,32 @@ class _Sidecars:
             path = next((found for suffix in SIDECARS if (found := self._paths[suffix].get(stem))), None)
             if path:
                 wanted[name] = path
-        texts = self._tree.texts(sorted(set(wanted.values())))
+        paths = sorted(set(wanted.values()))
+        if self._store is not None and isinstance(self._tree, Remote) and self._tree.remote:
+            texts = self._remembered(paths, self._tree, self._store)
+        else:
+            texts = self._tree.texts(paths)
         return {name: texts[path] for name, path in wanted.items()}
+
+    def _remembered(self, paths: list[str], tree: Remote, store: Store) -> dict[str, bytes | OSError]:
+        # A digest, for there may be a password in an address. Latin-1 has a letter for every byte.
+        keys = {path: hashlib.sha256(f"{tree.address}\0{path}".encode(errors="surrogateescape")) for path in paths}
+        names = {path: key.hexdigest() for path, key in keys.items()}
+        with Cache(store.root / "cache.db") as cache:
+            known = cache.get("sidecar", names.values())
+            texts: dict[str, bytes | OSError] = {
+                path: known[name][1].encode("latin-1")
+                for path, name in names.items()
+                if name in known and self._prints[path] and known[name][0] == self._prints[path]
+            }
+            read = tree.texts([path for path in paths if path not in texts])
+            learnt = {
+                names[path]: [self._prints[path], content.decode("latin-1")]
+                for path, content in read.items()
+                if isinstance(content, bytes) and self._prints[path]
+            }
+            cache.put("sidecar", learnt)
+        return texts | read
 
 
 def _metadata(

@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -19,13 +19,16 @@ from typing import Any
 
 from darkroom.cache import Cache
 from darkroom.errors import DiskFull
+from darkroom.quality.removals import erased_ids
 from darkroom.recipe import Collect
+from darkroom.secrets import without_secret
 from darkroom.store import Store, digest_of
 
 from ._http_fetch import Fetcher
 from ._http_keep import KIND, Keeper, Result, incoming
 from ._http_request import Fault, Job, Known
-from ._http_rules import Network, without_credentials
+from ._http_rules import Limits, Network, without_credentials
+from ._http_second import PAYS_FROM, Second, pays
 from .keep import picture_path
 from .source import Item
 
@@ -71,7 +74,7 @@ def _items(
 ) -> Iterator[Item]:
     waiting: dict[str, list[Address]] = {}  # by the key of a job that is not done
     results: dict[str, Known | Fault] = {}
-    source, more, pending = iter(addresses), True, 0
+    source, more, pending, erased = iter(addresses), True, 0, erased_ids(store)
     while more or pending:
         ready: list[tuple[Address, Known | Fault]] = []
         if more and pending < WINDOW:
@@ -87,7 +90,7 @@ def _items(
                 if key in waiting:
                     waiting[key].append(address)
                     continue
-                known, finished = _usable(remembered.get(key), plan, store, collection)
+                known, finished = _usable(remembered.get(key), plan, store, collection, erased)
                 if known is not None and finished:
                     pending -= 1
                     results[key] = known
@@ -95,7 +98,7 @@ def _items(
                     continue
                 waiting[key] = [address]
                 jobs.append(Job(key, address.url, known))
-            work.submit(jobs)
+            work.submit(jobs, more=more and pending < WINDOW)
         for key, result in work.results(wait=bool(pending) and not ready and (not more or pending >= WINDOW)):
             results[key] = result
             finishers = waiting.pop(key)
@@ -111,7 +114,7 @@ def _key(url: str) -> str:
 
 
 def _usable(
-    entry: dict[str, Any] | None, plan: Collect, store: Store, collection: "_Collection"
+    entry: dict[str, Any] | None, plan: Collect, store: Store, collection: "_Collection", erased: Collection[str]
 ) -> tuple[Known | None, bool]:
     """What we have of an address, and whether there is nothing to ask its server for."""
     if entry is None:
@@ -119,11 +122,12 @@ def _usable(
     known = Known(**{field.name: entry[field.name] for field in fields(Known)})
     if known.noai and not plan.http.allow_noai:
         return None, False  # it was fetched when that was allowed
-    try:
-        if picture_path(store, known.id).stat().st_size != known.size:
+    if known.id not in erased:  # what was erased on request is known, and not there
+        try:
+            if picture_path(store, known.id).stat().st_size != known.size:
+                return None, False
+        except OSError:
             return None, False
-    except OSError:
-        return None, False
     return known, entry["when"] >= collection.started or not (known.etag or known.modified)
 
 
@@ -139,7 +143,7 @@ def _item(address: Address, result: Known | Fault, store: Store) -> Item:
     else:
         read = _refuse(result.sentence)
     return Item(
-        path=without_credentials(address.url),
+        path=without_secret(without_credentials(address.url)),
         caption=address.caption,
         label=address.label,
         licence=address.licence,
@@ -186,17 +190,29 @@ class _Work:
     def __init__(self, plan: Collect, store: Store, network: Network) -> None:
         self._plan, self._store, self._network = plan, store, network
         self._results: SimpleQueue[list[Result] | BaseException] = SimpleQueue()
+        self._held: list[Job] = []
         self._keeper: Keeper | None = None
         self._fetcher: Fetcher | None = None
 
-    def submit(self, jobs: list[Job]) -> None:
-        if not jobs:
+    def submit(self, jobs: list[Job], *, more: bool) -> None:
+        """Fetch these. Where ``more`` come, nothing starts before so many are there that a second process pays."""
+        self._held += jobs
+        if self._fetcher is None and (not self._held or (more and len(self._held) < PAYS_FROM)):
             return
-        if self._fetcher is None:
-            keeper = self._keeper = Keeper(self._store, self._results)
-            self._fetcher = Fetcher(self._plan, self._network, incoming(self._store), keeper.take, keeper.broken)
-            keeper.released = self._fetcher.released
-        self._fetcher.submit(jobs)
+        fetcher = self._fetcher or self._start()
+        fetcher.submit(self._held)
+        self._held = []
+
+    def _start(self) -> Fetcher:
+        limits = Limits(max_bytes=self._plan.max_bytes, **dict(self._plan.http))
+        second = None
+        if self._network is NETWORK and pays(len(self._held), limits):
+            second = Second(limits.halves()[1], self._store, self._results.put)
+        keeper = self._keeper = Keeper(self._store, self._results.put)
+        place = incoming(self._store)
+        self._fetcher = Fetcher(limits, self._network, place, keeper.take, keeper.broken, second=second)
+        keeper.released = self._fetcher.released
+        return self._fetcher
 
     def results(self, *, wait: bool) -> Iterator[Result]:
         """What is finished, and at least one result where ``wait``."""

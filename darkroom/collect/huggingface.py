@@ -84,7 +84,7 @@ def load(plan: Collect, cache: Path | None = None) -> Any:
     except (ValueError, datasets.exceptions.DatasetGenerationError) as error:
         raise RecipeError(f"collect: {name} cannot be read: {_first_line(error.__cause__ or error)}") from None
     except Exception as error:
-        if type(error).__module__.split(".")[0] in ("huggingface_hub", "httpx", "requests", "aiohttp"):
+        if type(error).__module__.split(".")[0] in ("huggingface_hub", "httpx", "httpx2", "requests", "aiohttp"):
             raise ServiceUnavailable(f"{name} could not be had from the hub: {_first_line(error)}") from None
         raise
     return found

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from darkroom.errors import DiskFull, Stopped
+from darkroom.quality.removals import erased_ids
 from darkroom.store import Store
 
 from .tree import fingerprint
@@ -41,7 +42,8 @@ class Keeper:
     """Copies pictures of at most ``max_bytes`` into a store.
 
     A copy is made in ``pictures/.incoming`` and moved into place, so a picture in the store is whole. Blocks are
-    shared with the source where the file system can (``clone``), so that a copy takes no room.
+    shared with the source where the file system can (``clone``), so that a copy takes no room. What was erased on
+    request counts as kept and is not: no source brings its bytes back.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Keeper:
     ) -> None:
         self._store, self.max_bytes, self._clock = store, max_bytes, clock
         self._pictures = f"{store.root}/pictures"
+        self.erased = erased_ids(store)
         self._incoming = Path(self._pictures, ".incoming")
         self._incoming.mkdir(parents=True, exist_ok=True)
         self._clone: Clone | None = clone or _clone
@@ -59,6 +62,8 @@ class Keeper:
 
     def has(self, picture_id: str, size: int) -> bool:
         """Whether the store has this picture whole: after a power cut a file can be there and empty."""
+        if picture_id in self.erased:
+            return True
         try:
             return os.stat(f"{self._pictures}/{picture_id[:2]}/{picture_id}").st_size == size  # noqa: PTH116  (hot)
         except OSError:

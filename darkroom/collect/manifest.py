@@ -15,6 +15,7 @@ from darkroom.cache import Cache
 from darkroom.errors import RecipeError
 from darkroom.reasons import reason
 from darkroom.recipe import Collect
+from darkroom.secrets import without_secret
 from darkroom.stages import stage_digest
 from darkroom.store import Store
 
@@ -43,6 +44,8 @@ COLUMNS = (
     "reasons",
 )
 IDENTITY = ("row_id", "id", "caption", "label", "licence", "reasons", "origin", "key", "sidecar")
+# What is not kept of a picture that was erased on request, whatever its source says of it.
+UNSAID = dict.fromkeys(("caption", "sidecar", "origin", "key"))
 SOURCES: dict[str, Callable[[Collect, Store], Iterator[Item]]] = {
     "digits": lambda plan, store: digits.items(),
     "folder": folder.items,
@@ -154,7 +157,8 @@ def read_rows(
             try:
                 for index, had in _have(batch, keys, keeper, cache, learnt):
                     row_key = _key(name, paths[index], counts[index])
-                    rows.append(_row(name, row_key, batch[index], paths[index], had))
+                    row = _row(name, row_key, batch[index], paths[index], had)
+                    rows.append(row | UNSAID if had.picture_id in keeper.erased else row)
                     progress(len(rows))
             finally:
                 cache.put("seen", learnt)  # what an interrupted collection has read need not be read again
@@ -269,7 +273,7 @@ def _row(name: str, key: str, item: Item, path: str, had: Had) -> dict[str, Any]
         "id": had.picture_id,
         "path": path,
         "source": name,
-        "origin": None if item.origin is None else _plain(item.origin),
+        "origin": None if item.origin is None else _plain(without_secret(item.origin)),
         "key": None if item.key is None else _plain(item.key),
         "licence": _plain(item.licence),
         "caption": caption,

@@ -98,7 +98,7 @@ class Remote:
             path = self._relative(full)
             if facts.get("type") == "directory" or any(hidden(part) for part in path.split("/") if part != ".."):
                 continue
-            if found.sort(path) == "picture":
+            if found.sort(path, _fingerprint(facts)) == "picture":
                 found.pictures[path] = Entry(facts.get("size"), _fingerprint(facts))
                 if full in twice:
                     found.pictures[path] = Entry(problem="the archive has several files of this name")

@@ -30,13 +30,16 @@ class Entry:
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies in a folder, by paths relative to it; ``pictures`` also holds what only looks like one."""
+    """What lies in a folder, by paths relative to it; ``pictures`` also holds what only looks like one.
+
+    ``sidecars`` have fingerprints where reading them again costs more than remembering them.
+    """
 
     pictures: dict[str, Entry] = field(default_factory=dict)
-    sidecars: set[str] = field(default_factory=set)
+    sidecars: dict[str, str | None] = field(default_factory=dict)
     metadata: list[str] = field(default_factory=list)
 
-    def sort(self, path: str) -> str | None:
+    def sort(self, path: str, fingerprint: str | None = None) -> str | None:
         """What a file is by its name; a sidecar or metadata is noted at once."""
         name = path.rpartition("/")[2]
         suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122  (pathlib costs a tenth of the whole listing)
@@ -45,7 +48,7 @@ class Listing:
         if name in METADATA:
             self.metadata.append(path)
         elif suffix in SIDECARS:
-            self.sidecars.add(path)
+            self.sidecars[path] = fingerprint
         return None
 
 

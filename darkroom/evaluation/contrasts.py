@@ -24,7 +24,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from . import frechet
-from .sets import NEIGHBOURS, cubic, diversity, off_diagonal_mean, radii
+from .sets import NEIGHBOURS, cubic, off_diagonal_mean, radii
 
 Measured = tuple[float, np.ndarray]
 LEAST = 0.1  # of a distance that is left without its bias, where the estimate says less
@@ -100,6 +100,18 @@ class Contrast:
         return above / self.error if self.error > 0 else math.copysign(math.inf, above) if above else 0.0
 
 
+def _as_it_is(value: float, _: Drawn, _held: Held) -> float:
+    return abs(value)
+
+
+def _without_bias(value: float, drawn: Drawn, held: Held) -> float:
+    """A Fréchet distance of N pictures is too large by about a part that falls with 1/N, so that of twice as many less
+    that of these is free of it (Chong and Forsyth, Effectively Unbiased FID and Inception Score, 2020)."""
+    half = len(drawn.prompts) // 2
+    halves = [frechet.Normal(part) for part in (drawn.features[:half], drawn.features[half:])]
+    return max(2 * value - float(np.mean([frechet.distance(one, held.normal) for one in halves])), value * LEAST)
+
+
 @dataclass(frozen=True)
 class Measure:
     """A measure that the gate knows."""
@@ -112,6 +124,8 @@ class Measure:
     """(pictures, held-out pictures, count of a block) -> value and the influence of each picture."""
     of_real: bool = False
     """Whether other held-out pictures would move the difference, and :func:`frechet.influence` says how much."""
+    size: Callable[[float, Drawn, Held], float] = _as_it_is
+    """(value, pictures, held-out pictures) -> the size of the value, of which the recipe's shares are taken."""
 
 
 def contrast(measure: Measure, new: Drawn, old: Drawn, held: Held, block: int) -> Contrast:
@@ -130,18 +144,9 @@ def contrast(measure: Measure, new: Drawn, old: Drawn, held: Held, block: int) -
     )
 
 
-def worth(name: str, measure: Measure, drawn: Drawn, held: Held, block: int) -> float:
-    """The size of a measure's value, of which the recipe's shares are taken: without what only few pictures add.
-
-    A Fréchet distance of N pictures is too large by about a part that falls with 1/N, so that of twice as many less
-    that of these is free of it (Chong and Forsyth, Effectively Unbiased FID and Inception Score, 2020).
-    """
-    value = measure.of(drawn, held, block)[0]
-    if name != "frechet":
-        return abs(value)
-    half = len(drawn.prompts) // 2
-    halves = [frechet.Normal(part) for part in (drawn.features[:half], drawn.features[half:])]
-    return max(2 * value - float(np.mean([frechet.distance(one, held.normal) for one in halves])), value * LEAST)
+def worth(measure: Measure, drawn: Drawn, held: Held, block: int) -> float:
+    """The size of a measure's value, of which the recipe's shares are taken: without what only few pictures add."""
+    return measure.size(measure.of(drawn, held, block)[0], drawn, held)
 
 
 def _frechet(drawn: Drawn, held: Held, _: int) -> Measured:
@@ -185,9 +190,9 @@ def _diversity(drawn: Drawn, _: Held, _block: int) -> Measured:
         sums[rows] = cdist(drawn.features[rows], drawn.features[rows]).sum(axis=1)
         partners[rows] = len(rows) - 1
     total, pairs = sums.sum(), partners.sum()
-    value = diversity(drawn.features, list(drawn.prompts))
-    if value is None:
+    if pairs == 0:
         return math.nan, np.full(len(names), math.nan)
+    value = float(total / pairs)
     without = (total - 2 * sums) / np.maximum(pairs - 2 * partners, 1)
     return value, (len(names) - 1) * (value - without)
 
@@ -200,7 +205,7 @@ def _clip_score(drawn: Drawn, _: Held, _block: int) -> Measured:
 
 
 MEASURES = {
-    "frechet": Measure("distance to the held-out pictures", -1, _frechet, of_real=True),
+    "frechet": Measure("distance to the held-out pictures", -1, _frechet, of_real=True, size=_without_bias),
     "kernel": Measure("kernel distance to the held-out pictures", -1, _kernel),
     "precision": Measure("share of pictures that look real", 1, _precision),
     "density": Measure("density of real pictures around the drawn ones", 1, _density),

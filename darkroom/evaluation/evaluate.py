@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 TINY = 1e-12
 OF_TRAINING = ("nearest_", "memorised_", "blank_")  # measures that mean nothing on data that were not trained on
+REBUILT = 512  # held-out pictures of a shape that a model's autoencoder rebuilds
 REAL_DRAWS = 8  # sets of real training pictures, whose mean distance generated ones are compared with
 
 
@@ -67,14 +68,14 @@ def evaluation_inputs(
     checkpoint: str, shards: Shards, plan: Evaluate, threads: int, others: Mapping[str, Shards] | None = None
 ) -> tuple[dict[str, str], dict[str, Any]]:
     """What an evaluation's digest is made of. Raises what finding the extractor raises."""
-    from .features import identity
+    from .features import clip_identity, identity
 
     _, extractor = identity(plan.features, plan.sha256)
     inputs = {
         "checkpoint": checkpoint,
         "shards": shards.digest,
         "features": extractor,
-        "clip": identity(plan.clip, plan.clip_sha256, "evaluate.clip_sha256")[1],
+        "clip": clip_identity(plan.clip, plan.clip_sha256)[1],
         **({"safety": locate(plan.safety).sha256} if plan.safety else {}),
         **{f"also {name}": other.digest for name, other in sorted((others or {}).items())},
     }
@@ -206,7 +207,7 @@ def _measure(
     from .features import identity
     from .frechet import frechet_at_equal_count, frechet_of_sets
     from .measures import denoising_errors
-    from .reconstruction import is_autoencoder, rebuilding
+    from .reconstruction import is_autoencoder, rebuild, rebuilding, reconstruction_errors
     from .samples import PICTURES, Drawer
     from .sets import blank, by_group, compared
 
@@ -244,15 +245,22 @@ def _measure(
     grid(pictures[:64], columns=8).save(work / "grid.png")
     write_json(work / "prompts.json", prompts)
 
+    # What its autoencoder, which no training of the denoiser mends, loses of held-out pictures.
+    metrics: dict[str, float] = {}
+    if (vae := getattr(pipeline, "vae", None)) is not None:
+        given = [part.pixels[:REBUILT] for part in data.parts]
+        metrics |= reconstruction_errors([rebuild(vae, pixels) for pixels in given], given)
+
     # The distance to held-out pictures, beside that of real training pictures at equal count.
     measure, _ = identity(plan.features, plan.sha256)
     features = drawer.features(0, count)
     distances = frechet_of_sets(features, real["validation"])
     distance = float(np.mean(distances))
     floor = float(np.mean([frechet_at_equal_count(one[:count], real["validation"]) for one in real["train"]]))
-    metrics = {measure: distance, f"{measure}_train": floor, f"{measure}_ratio": distance / max(floor, TINY)}
+    metrics |= {measure: distance, f"{measure}_train": floor, f"{measure}_ratio": distance / max(floor, TINY)}
     if len(distances) > 1:  # sets of other noise for the same prompts: how steady the model is
-        metrics[f"{measure}_spread"] = float(np.std(distances, ddof=1))
+        spread = {"spread": float(np.std(distances, ddof=1)), "spread_sets": float(len(distances))}
+        metrics |= {f"{measure}_{name}": value for name, value in spread.items()}
     metrics |= compared(features, real["validation"], prompts, data.texts, measure)
 
     # Whether the pictures are what was asked for, where something was.
@@ -260,6 +268,7 @@ def _measure(
     score_name, scores = score_of(plan), drawer.scores(0, count)
     if asked:
         metrics[score_name] = float(np.nanmean(scores))
+    write_json(work / "scores.json", [None if np.isnan(score) else round(float(score), 3) for score in scores])
     write_json(work / "notes.json", notes(score_name, asked, count))
     labels = drawer.labels(0, count)
     write_json(work / "groups.json", by_group(labels if any(labels) else prompts, scores, features, real["validation"]))

@@ -4,6 +4,7 @@ A distance is named after its extractor: ``fid`` is clean-fid's Inception and no
 extractor's name. Parmar et al., On Aliased Resizing and Surprising Subtleties in GAN Evaluation (2022).
 """
 
+import json
 import re
 import shutil
 import tempfile
@@ -21,7 +22,10 @@ from darkroom.weights.locate import locate
 if TYPE_CHECKING:
     import torch
 
+    Network = Callable[[torch.Tensor], torch.Tensor]
+
 INCEPTION_FILE = "inception-2015-12-05.pt"
+INCEPTION_DIMENSIONS = 2048
 
 
 @dataclass(frozen=True)
@@ -31,42 +35,67 @@ class Extractor:
     measure: str
     sha256: str
     size: int
-    network: "Callable[[torch.Tensor], torch.Tensor]"
+    network: "Network"
 
 
-def identity(name: str, expected: str | None, field: str = "evaluate.sha256") -> tuple[str, str]:
-    """(measure, sha256) of an extractor, without loading it; see :func:`load` for what is raised.
-
-    ``field`` is the one of the recipe that says which sha256 is ``expected``.
-    """
+def identity(name: str, expected: str | None) -> tuple[str, str]:
+    """(measure, sha256) of an extractor, without loading it; see :func:`load` for what is raised."""
     measure, path, digest = _find(name)
-    if expected is not None and digest != expected:
-        raise RecipeError(f"{field}: the weights of {name!r} at {path} have sha256 {digest}, not {expected}")
+    _expect("evaluate.sha256", name, path, digest, expected)
     return measure, digest
 
 
+def clip_identity(name: str, expected: str | None) -> tuple[str, str]:
+    """The same of the model of the CLIP score, which must be a CLIP: no other knows texts."""
+    measure, path, digest = _find(name, "the CLIP score")
+    _expect("evaluate.clip_sha256", name, path, digest, expected)
+    if not is_clip(path):
+        raise RecipeError(
+            f"evaluate.clip = {name!r} is no CLIP model, and a fit of pictures to texts needs one: name a folder with "
+            "a CLIP's config.json, or a CLIP of the hub such as openai/clip-vit-base-patch32"
+        )
+    return measure, digest
+
+
+def _expect(field: str, name: str, path: Path, digest: str, expected: str | None) -> None:
+    if expected is not None and digest != expected:
+        raise RecipeError(f"{field}: the weights of {name!r} at {path} have sha256 {digest}, not {expected}")
+
+
 def load(name: str, device: str, layer: str = "projection") -> Extractor:
-    """``inception``, ``builtin:NAME``, a local CLIP folder, a local Inception file, or a CLIP model's name on the hub.
+    """``inception``, a local Inception file, ``builtin:NAME``, or a local folder or the hub's name of a vision model.
 
-    ``layer`` is "projection" (CLIP's joint space with texts) or "pooled" (the picture tower's output before it).
-
-    Raises :class:`ServiceUnavailable` when weights have to be downloaded and cannot be, saying how to supply them.
+    A vision model is CLIP, or any other that transformers loads by its configuration: DINOv2, ViT, ConvNeXt. ``layer``
+    is "projection" (CLIP's joint space with texts) or "pooled" (the picture tower's output before it); other models
+    have but one. Raises :class:`ServiceUnavailable` when weights have to be downloaded and cannot be, saying how to
+    supply them, and :class:`RecipeError` for a folder that holds no such model.
     """
     measure, path, digest = _find(name)
     if path.is_file():
         return Extractor(measure, digest, 299, _inception(path, device))
-    from transformers import CLIPModel
+    size, network = _clip(path, device, layer) if is_clip(path) else _vision_model(name, path, device)
+    return Extractor(measure, digest, size, network)
 
-    model: Any = CLIPModel.from_pretrained(path).to(device).eval()
-    mean, std = _normalisation(path, device)
 
-    def network(pixels: "torch.Tensor") -> "torch.Tensor":
-        seen = (pixels.to(device) / 255 - mean) / std
-        pooled: torch.Tensor = model.vision_model(pixel_values=seen).pooler_output
-        projected: torch.Tensor = pooled if layer == "pooled" else model.visual_projection(pooled)
-        return projected.float()
+def dimensions(name: str, layer: str = "projection") -> int:
+    """How many numbers an extractor makes of a picture, without loading its weights. Raises what :func:`load` does."""
+    _, path, _ = _find(name)
+    if path.is_file():
+        return INCEPTION_DIMENSIONS
+    config = _config(name, path)
+    if is_clip(path):
+        return int(config.vision_config.hidden_size if layer == "pooled" else config.projection_dim)
+    config = getattr(config, "vision_config", config)
+    for field in ("hidden_size", "hidden_sizes", "embed_dim", "num_features"):
+        if (size := getattr(config, field, None)) is not None:
+            return int(size[-1] if isinstance(size, list | tuple) else size)
+    raise RecipeError(f"{name!r} cannot be an extractor: its config.json does not say how many features it makes")
 
-    return Extractor(measure, digest, model.config.vision_config.image_size, network)
+
+def is_clip(folder: Path) -> bool:
+    """Whether a folder holds a CLIP model, pictures and texts in one space."""
+    config = folder / "config.json"
+    return config.is_file() and json.loads(config.read_text("utf-8")).get("model_type") == "clip"
 
 
 def folder_features(folder: Path, extractor: Extractor, batch: int = 128) -> np.ndarray:
@@ -93,8 +122,8 @@ def folder_features(folder: Path, extractor: Extractor, batch: int = 128) -> np.
     return np.asarray(found, dtype=np.float64)
 
 
-def _find(name: str) -> tuple[str, Path, str]:
-    """(measure, file or folder, sha256)."""
+def _find(name: str, what: str = "") -> tuple[str, Path, str]:
+    """(measure, file or folder, sha256); ``what`` is missing where it cannot be found, by default the distance."""
     if name == "inception":
         path = _inception_file()
         return "fid", path, file_digest(path)
@@ -103,9 +132,15 @@ def _find(name: str) -> tuple[str, Path, str]:
         if path.name != INCEPTION_FILE:
             raise RecipeError(f"evaluate.features = {name!r}: a file must be clean-fid's {INCEPTION_FILE}")
         return "fid", path, file_digest(path)
-    weights = locate(name)
-    slug = re.sub(r"[^a-z0-9]+", "_", weights.name.removeprefix("builtin:").rstrip("/").split("/")[-1].lower())
-    return f"fd_{slug}", weights.path, weights.sha256
+    measure = f"fd_{re.sub(r'[^a-z0-9]+', '_', name.removeprefix('builtin:').rstrip('/').split('/')[-1].lower())}"
+    try:
+        weights = locate(name)
+    except ServiceUnavailable as error:
+        raise ServiceUnavailable(
+            f"{what or measure} cannot be had: {error}; copy the model's folder (config.json, model.safetensors, "
+            f"preprocessor_config.json) to this machine and give its path instead of {name!r}"
+        ) from None
+    return measure, weights.path, weights.sha256
 
 
 def _inception_file() -> Path:
@@ -128,20 +163,96 @@ def _inception_file() -> Path:
     return path
 
 
-def _inception(path: Path, device: str) -> "Callable[[torch.Tensor], torch.Tensor]":
+def _inception(path: Path, device: str) -> "Network":
     from cleanfid.inception_torchscript import InceptionV3W
 
     network = InceptionV3W(str(path.parent), download=False, resize_inside=False).to(device).eval()
     return lambda pixels: network(pixels.to(device))
 
 
-def _normalisation(path: Path, device: str) -> "tuple[torch.Tensor, torch.Tensor]":
-    """The mean and the deviation that the model's pictures are normalised with, each [3, 1, 1]."""
-    import torch
-    from transformers import CLIPImageProcessor
+def _clip(path: Path, device: str, layer: str) -> "tuple[int, Network]":
+    """(side of the pictures that it sees, network) of CLIP's picture tower."""
+    from transformers import CLIPImageProcessor, CLIPModel
 
-    processor: Any = CLIPImageProcessor.from_pretrained(path)
+    model: Any = CLIPModel.from_pretrained(path).to(device).eval()
+    mean, std = _normalisation(CLIPImageProcessor.from_pretrained(path), device)
+
+    def network(pixels: "torch.Tensor") -> "torch.Tensor":
+        seen = (pixels.to(device) / 255 - mean) / std
+        pooled: torch.Tensor = model.vision_model(pixel_values=seen).pooler_output
+        projected: torch.Tensor = pooled if layer == "pooled" else model.visual_projection(pooled)
+        return projected.float()
+
+    return model.config.vision_config.image_size, network
+
+
+def _vision_model(name: str, path: Path, device: str) -> "tuple[int, Network]":
+    """The same of any vision model that transformers knows: what it pools, else the mean over its places.
+
+    A picture is brought whole to the side that its processor crops to. Weights that its file lacks would be random
+    numbers that pass for features: such a model is refused.
+    """
+    import torch
+    from transformers import AutoImageProcessor, AutoModel
+
+    _config(name, path)
+    try:
+        whole, found = AutoModel.from_pretrained(
+            path, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+        processor: Any = AutoImageProcessor.from_pretrained(path, local_files_only=True)
+        mean, std = _normalisation(processor, device)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise RecipeError(
+            f"{name!r} cannot be an extractor: transformers does not load the vision model and its image processor "
+            f"(preprocessor_config.json) from {path}: {_first_line(error)}"
+        ) from None
+    if lacking := sorted(found["missing_keys"]):
+        raise RecipeError(
+            f"{name!r} cannot be an extractor: its file has no {lacking[0]}"
+            + (f" and lacks {len(lacking) - 1} more of its weights" if len(lacking) > 1 else "")
+            + ", which would be random numbers"
+        )
+    tower: Any = getattr(whole, "vision_model", whole).to(device).eval()
+
+    def network(pixels: "torch.Tensor") -> "torch.Tensor":
+        answer = tower(pixel_values=(pixels.to(device) / 255 - mean) / std)
+        pooled = getattr(answer, "pooler_output", None)
+        features: torch.Tensor = answer.last_hidden_state.mean(dim=1) if pooled is None else pooled
+        return features.flatten(1).float()
+
+    return _side(processor), network
+
+
+def _config(name: str, path: Path) -> Any:
+    """The configuration of a vision model; :class:`RecipeError` where transformers knows no such model."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise RecipeError(
+            f"{name!r} cannot be an extractor: {path} has no config.json of a vision model that transformers knows: "
+            f"{_first_line(error)}"
+        ) from None
+
+
+def _side(processor: Any) -> int:
+    """The side of the squares that an image processor makes, in pixels."""
+    cropped = processor.crop_size if getattr(processor, "do_center_crop", False) else None
+    size: Any = cropped or processor.size
+    return int(next(size[key] for key in ("height", "shortest_edge") if size.get(key)))
+
+
+def _normalisation(processor: Any, device: str) -> "tuple[torch.Tensor, torch.Tensor]":
+    """The mean and the deviation that a model's pictures are normalised with, each [3, 1, 1]."""
+    import torch
+
     mean, std = (
         torch.tensor(values, device=device).view(3, 1, 1) for values in (processor.image_mean, processor.image_std)
     )
     return mean, std
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

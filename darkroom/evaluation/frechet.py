@@ -49,7 +49,7 @@ def distance(one: Normal, other: Normal) -> float:
     if one.count <= len(one.mean):
         cross = np.linalg.svd(one.centred @ other.root, compute_uv=False).sum() / np.sqrt(one.count - 1)
     else:
-        cross = np.sqrt(np.linalg.eigvalsh(_inner(one, other)).clip(0)).sum()
+        cross = np.sqrt(_eigenvalues(_inner(one, other)).clip(0)).sum()
     return float(shift @ shift + one.variance + other.variance - 2 * cross)
 
 
@@ -73,9 +73,17 @@ def _inner(one: Normal, other: Normal) -> np.ndarray:
         return np.asarray(turned.T @ turned / (one.count - 1))
     if other.count <= len(other.mean):
         return np.asarray(other.root.T @ one.covariance @ other.root)
-    upper = other.root.T  # products with a triangle take half of the work
-    half = dtrmm(1.0, upper, one.covariance)
-    return np.asarray(dtrmm(1.0, upper, half, side=1, trans_a=1))
+    # Products with a triangle take half of the work. Both factors lie in columns, as BLAS wants them: else they were
+    # copied, which takes longer than the product.
+    half = dtrmm(1.0, other.root, one.covariance.T, side=1, lower=1)  # a covariance is its own transpose
+    return np.asarray(dtrmm(1.0, other.root, half, lower=1, trans_a=1))
+
+
+def _eigenvalues(symmetric: np.ndarray) -> np.ndarray:
+    """Those of a symmetric matrix. torch's LAPACK shares out the work better than numpy's, whose threads wait more."""
+    import torch
+
+    return np.asarray(torch.linalg.eigvalsh(torch.from_numpy(symmetric)))
 
 
 def frechet(generated: np.ndarray, real: np.ndarray) -> float:

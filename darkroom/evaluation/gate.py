@@ -103,14 +103,16 @@ class Judgement:
 def judge(new: Draw, old: Draw, held: Held, gate: Gate, names: Mapping[str, str], most: int | None = None) -> Judgement:
     """Compare the challenger (``new``) with the champion (``old``) until there is a verdict.
 
-    ``names`` say how the measures are called with their extractors. ``most``: no more pictures than these exist, and
-    all are looked at once (autoencoders rebuild the held-out pictures and draw no others). Raises
+    ``names`` say how the measures are called with their extractors. A gate that names no primary measure means the
+    Fréchet distance here; :func:`darkroom.evaluation.verdict.settled` decides before. ``most``: no more pictures than
+    these exist, and all are looked at once (autoencoders rebuild the held-out pictures and draw no others). Raises
     :class:`RecipeError` for a primary measure that these pictures do not have.
     """
+    main = gate.measure or "frechet"
     counts = [most] if most else ladder(gate.first, gate.count)
     drawn = [draw(0, counts[0]) for draw in (new, old)]
-    which: list[str] = [gate.measure]
-    margins: dict[str, float] = {name: share for name, share in gate.guards.items() if name != gate.measure}
+    which: list[str] = [main]
+    margins: dict[str, float] = {name: share for name, share in gate.guards.items() if name != main}
     notes: list[str] = []
     contrasts = _contrasts([*which, *margins], drawn, held, counts[0])
     for name in margins:
@@ -118,16 +120,16 @@ def judge(new: Draw, old: Draw, held: Held, gate: Gate, names: Mapping[str, str]
             which.append(name)
         else:
             notes.append(f"{names[name]} guards nothing here: it cannot be taken of these pictures")
-    if not math.isfinite(contrasts[gate.measure].gain):
+    if not math.isfinite(contrasts[main].gain):
         raise RecipeError(
-            f"gate.measure = {gate.measure!r}: {names[gate.measure]} cannot be taken of these pictures (a fit to "
+            f"gate.measure = {main!r}: {names[main]} cannot be taken of these pictures (a fit to "
             f"prompts needs some, and neighbours need more than {NEIGHBOURS} held-out pictures): take another measure"
         )
 
     # The plan, from the spread of the first look alone and never from its gain.
-    sizes = {name: worth(name, MEASURES[name], drawn[1], held, counts[0]) for name in which}
+    sizes = {name: worth(MEASURES[name], drawn[1], held, counts[0]) for name in which}
     wanted = {name: -margins[name] * sizes[name] for name in which[1:]}
-    wanted[gate.measure] = gate.gain * sizes[gate.measure]
+    wanted[main] = gate.gain * sizes[main]
     looks = max(
         planned(counts, one.error * math.sqrt(counts[0]), abs(wanted[name]), gate.power, gate.alpha)
         for name, one in contrasts.items()
@@ -143,7 +145,7 @@ def judge(new: Draw, old: Draw, held: Held, gate: Gate, names: Mapping[str, str]
             more = [draw(counts[look - 1], count) for draw in (new, old)]
             drawn = [have.and_then(more[place]) for place, have in enumerate(drawn)]
             contrasts = _contrasts(which, drawn, held, counts[0])
-        primary = contrasts[gate.measure]
+        primary = contrasts[main]
         reach = reaches[1][look] * primary.error
         seen.append(Look(count, primary.gain, primary.gain - reach, primary.gain + reach))
         states = _states(which, contrasts, wanted, [reaches[level][look] for level in sorted(reaches)])
@@ -161,7 +163,7 @@ def judge(new: Draw, old: Draw, held: Held, gate: Gate, names: Mapping[str, str]
     return Judgement(
         decision,
         tuple(reasons),
-        names[gate.measure],
+        names[main],
         gate.alpha,
         counts[0],
         count,

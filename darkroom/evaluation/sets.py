@@ -13,6 +13,7 @@ from scipy.stats import betabinom
 
 NEIGHBOURS = 5  # of the manifolds, as in Naeem et al.
 HELD_OUT_QUANTILE = 0.01
+BLOCK = 2000  # pictures of which all pairs are taken; of more, the pairs within blocks: the cost stays linear
 GROUPS = 40  # classes or prompts that are shown apart
 FLAT = 2  # levels of 255 between the darkest and the brightest pixel of a flat picture
 
@@ -23,8 +24,22 @@ def kernel_distance(generated: np.ndarray, real: np.ndarray) -> float:
     Binkowski et al., Demystifying MMD GANs (2018), section 4: the KID where the features are Inception's. Its mean
     does not depend on the count, as a Fréchet distance's does; it may be below zero.
     """
-    own, other, across = (cubic(*pair) for pair in ((generated, generated), (real, real), (generated, real)))
-    return float(off_diagonal_mean(own) + off_diagonal_mean(other) - 2 * across.mean())
+    across = sum(float(cubic(some, real).sum()) for some in _blocks(generated)) / (len(generated) * len(real))
+    return _alike(generated) + _alike(real) - 2 * across
+
+
+def _alike(features: np.ndarray) -> float:
+    """The mean kernel of two pictures of a set: of all pairs within its blocks."""
+    total, pairs = 0.0, 0
+    for some in _blocks(features):
+        square = cubic(some, some)
+        total += float(square.sum() - np.trace(square))
+        pairs += len(some) * (len(some) - 1)
+    return total / pairs
+
+
+def _blocks(rows: np.ndarray) -> list[np.ndarray]:
+    return [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
 
 
 def cubic(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -111,9 +126,9 @@ def diversity(features: np.ndarray, groups: list[str]) -> float | None:
     total, count = 0.0, 0
     for group in sorted(set(groups)):
         rows = features[[place for place, name in enumerate(groups) if name == group]]
-        if len(rows) > 1:
-            total += float(cdist(rows, rows).sum())
-            count += len(rows) * (len(rows) - 1)
+        for some in _blocks(rows):
+            total += float(cdist(some, some).sum())
+            count += len(some) * (len(some) - 1)
     return total / count if count else None
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .samples import Drawer
 
 Progress = Callable[[int, int], None]
+EACH = 2  # pictures at the first look for each dimension of the features, of which a Fréchet distance may be judged
 SHOWN = 32  # pictures of each that the page shows side by side
 BLANK = 0.05  # flat pictures beyond the held-out ones' share that a working model may draw
 
@@ -45,7 +46,7 @@ def compare(
     is only measured anew; it is recorded, so that the verdict serves against that champion alone. ``progress`` is told
     (pictures drawn by one of both, in all) of every part that is drawn.
     """
-    evaluation = challenger[1]
+    evaluation, asked = challenger[1], settled(plan, gate)
     inputs = {
         "challenger": evaluation.digest,
         "champion": champion[1].digest if champion else None,
@@ -54,7 +55,7 @@ def compare(
     }
 
     def build(work: Path) -> None:
-        measure = names(plan)[gate.measure]
+        measure = names(plan)[asked.measure or "frechet"]
         metrics = metrics_of(evaluation)
         broken = [*faults(metrics), *broken_limits(metrics, gate), *copied(metrics, gate)]
         if broken:
@@ -64,7 +65,7 @@ def compare(
             judgement = Judgement("PASS", (f"it is {what} and meets every limit of the recipe",), measure)
         else:
             judgement = _duel(
-                challenger, champion, shards, reference, plan, gate, store, work, threads, device, progress
+                challenger, champion, shards, reference, plan, asked, store, work, threads, device, progress
             )
         write_json(work / "verdict.json", judgement.plain())
 
@@ -77,6 +78,29 @@ def compare(
 def read(verdict: Verdict) -> Judgement:
     """What a verdict says."""
     return Judgement.of(json.loads((verdict.path / "verdict.json").read_text("utf-8")))
+
+
+def settled(plan: Evaluate, gate: Gate) -> Gate:
+    """The gate with a primary measure: its own, else the Fréchet distance where the first look suffices for it.
+
+    A covariance of D dimensions wants more than D pictures: with fewer, the distance says more of their number than of
+    the model, and its interval is not to be relied on. Raises :class:`RecipeError` where the recipe asks for that.
+    """
+    from .features import dimensions
+
+    if gate.measure not in (None, "frechet") and "frechet" not in gate.guards:
+        return gate
+    size = dimensions(plan.features, plan.layer)
+    enough = gate.first >= EACH * size
+    wanting = [f"gate.measure = {gate.measure!r}"] if gate.measure == "frechet" else []
+    wanting += ["gate.guards.frechet"] if "frechet" in gate.guards else []
+    if wanting and not enough:
+        raise RecipeError(
+            f"{' and '.join(wanting)}: a Fréchet distance of {plan.features!r} has {size:,} dimensions and wants "
+            f"{EACH * size:,} pictures at the first look, and gate.first is {gate.first:,}: raise gate.first (and "
+            "gate.count), or take measure = 'kernel', which is steady with few"
+        )
+    return gate.model_copy(update={"measure": gate.measure or ("frechet" if enough else "kernel")})
 
 
 def names(plan: Evaluate) -> dict[str, str]:

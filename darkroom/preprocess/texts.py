@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # Raised when what is made of the same text under the same weights changes.
 TEXTS = 2
+FEWEST_WORDS = 8  # of a vocabulary that reads texts
 CACHE = "textcache"
 AT_ONCE = 512  # texts encoded and then kept; a kill loses no more
 
@@ -61,9 +62,14 @@ class Texts:
 
 
 def cut_words(tokenizers: Sequence[Any], text: str) -> str:
-    """The end of a text that none of these tokenizers has room for; empty where one reads it all."""
+    """The end of a text that none of these tokenizers has room for; empty where one reads it all.
+
+    One without a vocabulary, which stands in for a T5 that is not there, reads nothing.
+    """
     cut = []
     for tokenizer in tokenizers:
+        if len(tokenizer) <= FEWEST_WORDS:
+            continue
         read = tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
         most = int(tokenizer.model_max_length)
         # The last place is the end mark's: what begins at that token's place is not read.

@@ -13,7 +13,7 @@ from darkroom.reasons import reason
 from darkroom.recipe import Check
 
 from .caption_rules import NO_CAPTION, PLACEHOLDER, Judge, Verdict
-from .labels import LABELLED, Label, at_odds, judge_labels, words_of
+from .labels import LABELLED, Label, at_odds, judge_labels, odd_styles, words_of
 from .language import Guess, guess
 from .origins import large_origins, out_of_place, stray_labels
 from .placeholders import is_file_name, squeezed
@@ -117,7 +117,10 @@ def tokens_of(tokenizer_folder: Path) -> Tokens:
     else:  # vocabulary and merges alone, as older repositories have them; transformers takes seconds to import
         from transformers import AutoTokenizer
 
-        backend = AutoTokenizer.from_pretrained(folder).backend_tokenizer
+        whole: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        backend = getattr(whole, "backend_tokenizer", None)
+        if backend is None:  # one that is written in Python, or SentencePiece's
+            return lambda texts: list(map(len, whole(texts, truncation=False, padding=False)["input_ids"]))
     backend.no_truncation()
     backend.no_padding()
 
@@ -294,7 +297,7 @@ def _remark(rows: dict[_Key, _Row], times: "Counter[_Key]", counts: dict[str | N
     total = usable.total()
     most = plan.max_repeats * total if total > ABOVE_PICTURES else total
     odd = at_odds(pairs)
-    foreign, stray = _by_origin(rows, times)
+    foreign, stray, unlike = _by_origin(rows, times)
     expected = labelled and labelled >= LABELLED * times.total()
     for key, row in rows.items():
         if row.text is not None and key.origin is not None and (other := foreign.get((row.text, key.origin))):
@@ -305,6 +308,8 @@ def _remark(rows: dict[_Key, _Row], times: "Counter[_Key]", counts: dict[str | N
             and (other := stray.get((row.label.label, key.origin)))
         ):
             row.remarks.append(("label out of place", f"{row.label.label} is a label of {other}, not of {key.origin}"))
+        if row.label.label is not None and (how := unlike.get((row.label.label, key.origin))):
+            row.remarks.append(("label unlike the others", f"{row.label.label} is {how}"))
         if row.text is not None and not row.faults and usable[row.text] > most:
             share = f"{usable[row.text] / total:.0%} of {total:,} pictures have it"
             row.remarks.append(("caption repeated", f"{share}, check.max_repeats = {plan.max_repeats:g}"))
@@ -322,13 +327,17 @@ def _remark(rows: dict[_Key, _Row], times: "Counter[_Key]", counts: dict[str | N
 
 def _by_origin(
     rows: dict[_Key, _Row], times: "Counter[_Key]"
-) -> tuple[dict[tuple[str, str], str], dict[tuple[str, str], str]]:
-    """Captions and labels (with their origins) that another origin is likelier to have."""
+) -> tuple[dict[tuple[str, str], str], dict[tuple[str, str], str], dict[tuple[str, str | None], str]]:
+    """Captions and labels that another origin is likelier to have, and labels unlike the others of their own."""
     captions: Counter[tuple[str, str]] = Counter()
     labels: Counter[tuple[str, str]] = Counter()
+    styled: Counter[tuple[str, str | None]] = Counter()
     for key, row in rows.items():
         if key.origin is not None and row.text is not None and not row.faults and row.source in ("source", "sidecar"):
             captions[row.text, key.origin] += times[key]
         if key.origin is not None and row.label.label is not None:
             labels[row.label.label, key.origin] += times[key]
-    return (out_of_place(captions), stray_labels(labels)) if captions else ({}, {})
+        if row.label.label is not None:
+            styled[row.label.label, key.origin] += times[key]
+    foreign, stray = (out_of_place(captions), stray_labels(labels)) if captions else ({}, {})
+    return foreign, stray, odd_styles(styled)

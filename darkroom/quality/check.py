@@ -21,7 +21,7 @@ from darkroom.versions import log
 from darkroom.weights.base import tokenizer_of
 from darkroom.weights.locate import Weights, locate
 
-from . import drift, duplicates, licences, releases, removals, safety
+from . import drift, duplicates, fit, licences, releases, removals, safety
 from .captions import judge_captions, tokens_of
 from .measuring import measure_all
 from .picture import Rules
@@ -103,7 +103,9 @@ def ask(manifest: Manifest, plan: Recipe, store: Store, suites: Path | None = No
     history = log.history_of(dataset, known[-1].checked, store) if known and requests else None
     concerned = tuple(removals.concerning(requests, dataset, table, history))
     encoder = _encoder(plan)
-    judges = {name: locate(one).sha256 for name in ("safety", "captioner") if (one := getattr(plan.check, name))}
+    judges = {
+        name: locate(one).sha256 for name in ("safety", "captioner", "clip") if (one := getattr(plan.check, name))
+    }
     inputs = {
         "manifest": manifest.digest,
         "suites": {name: file_digest(path) for name, path in files.items()},
@@ -152,10 +154,12 @@ def check(
         earlier = _rows_before(last)
         before = None if earlier is None else earlier[earlier["accepted"]].reset_index(drop=True)
         table, joined, pairs = judge(question, history, store, workers, progress)
+        found = _drift(table, before, question.plan.split.seed)
+        suite = question.plan.check.suite
+        tables = {COMMON: table, suite: table, DRIFT: found.table()}
+        among = {suite: table["accepted"]}
+        outcome = checkpoint.run(tables, question.suites, work, run_name=digest[:12], among=among)
         accepted = table[table["accepted"]].reset_index(drop=True)
-        found = drift.compare(drift.fresh(accepted, before), before, question.plan.split.seed)
-        tables = {COMMON: table, question.plan.check.suite: accepted, DRIFT: found.table()}
-        outcome = checkpoint.run(tables, question.suites, work, run_name=digest[:12])
         accepted.drop(columns=["reasons", "accepted"]).to_parquet(work / "checked.parquet", index=False)
         table[~table["accepted"]].drop(columns="accepted").to_parquet(work / "quarantine.parquet", index=False)
         pairs.to_parquet(work / "pairs.parquet", index=False)
@@ -188,6 +192,12 @@ def check(
     made = store.get_or_build(QualityReport, digest, build, inputs=inputs, fields=question.fields, fresh=fresh)
     log.note(question.dataset, made, store)
     return made
+
+
+def _drift(table: "pd.DataFrame", before: "pd.DataFrame | None", seed: int) -> drift.Drift:
+    """What is accepted of a judged table, compared with what was accepted before."""
+    accepted = table.loc[table["accepted"], [name for name in drift.COLUMNS if name in table]].reset_index(drop=True)
+    return drift.compare(drift.fresh(accepted, before), before, seed)
 
 
 def judge(
@@ -228,8 +238,10 @@ def judge(
     scores, unsafe = safety.judge(list(table["working"]), plan, store)
     forbidden, remarks = licences.judge(table["licence"], plan.licences), licences.remarks(table["licence"])
     unknown = [reason("check", "licence unknown") if one == UNKNOWN else None for one in table["licence"]]
+    looked_at = [key if not said else None for key, said in zip(table["working"], table["reasons"], strict=True)]
+    unfit = fit.judge(looked_at, list(table["caption"]), plan, store)
     table = table.assign(safety=pd.Series(scores, dtype="float64"))
-    table = _said(table, _lists(forbidden, unsafe), _lists(remarks, unknown))
+    table = _said(table, _lists(forbidden, unsafe), _lists(remarks, unknown, unfit))
     table = releases.apply(table, question.released)
 
     # Copies: one of each is kept, and all of a cluster are on one side, that of their history.

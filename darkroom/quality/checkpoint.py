@@ -13,6 +13,7 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ EXAMPLES = 3  # unexpected values named in a finding; the page has up to 20
 RESULTS = {"result_format": "SUMMARY", "partial_unexpected_count": 20, "return_unexpected_index_query": False}
 TEXT, SENTENCE = 300, 2000  # longest value and longest sentence that are kept, in characters
 VALUE = "value"  # of an unexpected row, beside its path
+WIDE = ("descriptor", "crops", "phash", "dhash")  # more than half of a table's memory, and seldom judged
 REASONS = ("reasons", "flags")  # columns of lists of reasons, of which rules see the kinds
 
 _log = logging.getLogger(__name__)
@@ -74,11 +76,20 @@ def preload() -> None:
         import great_expectations as great_expectations
 
 
-def run(tables: Mapping[str, "pd.DataFrame"], suites: Mapping[str, Path], out: Path, *, run_name: str) -> Outcome:
+def run(
+    tables: Mapping[str, "pd.DataFrame"],
+    suites: Mapping[str, Path],
+    out: Path,
+    *,
+    run_name: str,
+    among: "Mapping[str, pd.Series] | None" = None,
+) -> Outcome:
     """Evaluate each suite on the table of the same key; write ``out/data_docs/`` and ``out/result.json``.
 
-    Rules see columns of lists as :func:`flat` makes them. About 15 CPU seconds a million rows with the suites of
-    expectations/ (benchmarks/expectations.py).
+    Of a table that is named in ``among``, only the rows are judged for which that is true: a copy of them by the caller
+    would be of all columns, among which those that no rule looks at are the widest. Rules see columns of lists as
+    :func:`flat` makes them. About 15 CPU seconds a million rows with the suites of expectations/
+    (benchmarks/expectations.py).
 
     Raises :class:`RecipeError` for a suite that cannot be read, has an unknown expectation or names a column that its
     table lacks. An expectation that raises while it is evaluated is a critical finding, whatever its own severity.
@@ -97,12 +108,14 @@ def run(tables: Mapping[str, "pd.DataFrame"], suites: Mapping[str, Path], out: P
         # For the rest of this process; nothing else in darkroom gives Great Expectations tables.
         gx.datasource.fluent.PandasDatasource.execution_engine_override = custom.Engine
         source = context.data_sources.add_pandas("tables")
-        run_id = RunIdentifier(run_name=re.sub(r"[^\w-]+", "-", run_name))  # names a folder
+        # It names a folder. Without a time, it would be read as one where it looks so, as a digest's digits can.
+        run_id = RunIdentifier(run_name=re.sub(r"[^\w-]+", "-", run_name), run_time=datetime.now(UTC))
         results: dict[str, list[dict[str, Any]]] = {}
         for name, suite in loaded.items():
             # A data frame is a parameter of the whole checkpoint, so each table has its own; the run is the same.
             batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("whole")
-            table, suite = flat(tables[name], suite.expectations), context.suites.add(suite)
+            judged = _needed(tables[name], suite.expectations, (among or {}).get(name))
+            table, suite = flat(judged, suite.expectations), context.suites.add(suite)
             definition = context.validation_definitions.add(gx.ValidationDefinition(name=name, data=batch, suite=suite))
             checkpoint = gx.Checkpoint(name=name, validation_definitions=[definition], result_format=RESULTS)
             ran = context.checkpoints.add(checkpoint).run({"dataframe": table}, run_id=run_id)
@@ -196,6 +209,17 @@ def _context(site: Path) -> "EphemeralDataContext":
         progress_bars=ProgressBarsConfig(globally=False),
     )
     return gx.get_context(mode="ephemeral", project_config=config)
+
+
+def _needed(table: "pd.DataFrame", expectations: Iterable["Expectation"], rows: "pd.Series | None") -> "pd.DataFrame":
+    """The rows to judge, without those columns of :data:`WIDE` that no expectation speaks of."""
+    if rows is None:
+        return table
+    configurations = [one.configuration for one in expectations]
+    said = " ".join(text for one in configurations for text in (one.type, *_texts(one.kwargs)))
+    if "table_column" in said:  # those on the columns of a table see all of them
+        return table[rows]
+    return table.loc[rows, [name for name in table.columns if name not in WIDE or name in said]]
 
 
 def flat(table: "pd.DataFrame", expectations: Iterable["Expectation"]) -> "pd.DataFrame":

@@ -69,6 +69,8 @@ class Measure:
     kind: Kind
     psi: float | None
     """Population stability index; None for pictures."""
+    kl: float | None
+    """Kullback and Leibler's divergence of the new batch from the old, in nats; None for pictures."""
     js: float | None
     """Jensen-Shannon divergence in bits, 0 to 1; None for pictures."""
     auc: float | None
@@ -98,7 +100,7 @@ class Drift:
         """A row a measure, for ``expect_drift_at_most``; empty, with its columns, where nothing was compared."""
         import pandas as pd
 
-        names = ["measure", "kind", "psi", "js", "auc", "statistic", "p_value", "level", "sentence"]
+        names = ["measure", "kind", "psi", "kl", "js", "auc", "statistic", "p_value", "level", "sentence"]
         return pd.DataFrame([asdict(one) for one in self.measures], columns=names)
 
     def write(self, path: Path) -> None:
@@ -153,6 +155,7 @@ class _Raw:
     measure: str
     kind: Kind
     psi: float | None
+    kl: float | None
     js: float | None
     auc: float | None
     statistic: float
@@ -160,18 +163,19 @@ class _Raw:
     words: str
 
 
-def indices(new: np.ndarray, old: np.ndarray) -> tuple[float, float]:
-    """(PSI in nats, Jensen-Shannon divergence in bits) of two histograms over the same bins.
+def indices(new: np.ndarray, old: np.ndarray) -> tuple[float, float, float]:
+    """(PSI and KL(new|old) in nats, Jensen-Shannon divergence in bits) of two histograms over the same bins.
 
-    Shares below :data:`EPSILON` are raised to it for PSI, which is infinite otherwise.
+    Shares below :data:`EPSILON` are raised to it for the first two, which are infinite otherwise.
     """
     p, q = new / new.sum(), old / old.sum()
     floored_p, floored_q = np.maximum(p, EPSILON), np.maximum(q, EPSILON)
-    psi = float(((floored_p - floored_q) * np.log(floored_p / floored_q)).sum())
+    logs = np.log(floored_p / floored_q)
+    psi, kl = float(((floored_p - floored_q) * logs).sum()), float((floored_p * logs).sum())
     middle = (p + q) / 2
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = [np.where(one > 0, one * np.log2(one / middle), 0.0).sum() for one in (p, q)]
-    return psi, float(max(0.0, sum(terms) / 2))
+    return psi, max(0.0, kl), float(max(0.0, sum(terms) / 2))
 
 
 def edges(old: np.ndarray) -> np.ndarray:
@@ -247,11 +251,11 @@ def _number(name: str, new: "pd.DataFrame", old: "pd.DataFrame", samples: tuple[
         return None
     inner = edges(sides[1])
     counts = [np.bincount(np.searchsorted(inner, side, side="right"), minlength=len(inner) + 1) for side in sides]
-    psi, js = indices(*counts)
+    distances = indices(*counts)
     tested = ks_2samp(*drawn, method="asymp")
     was, now = float(np.median(sides[1])), float(np.median(sides[0]))
     words = f"the median is {_figure(now)} and was {_figure(was)}"
-    return _Raw(name, "number", psi, js, None, float(tested.statistic), float(tested.pvalue), words)
+    return _Raw(name, "number", *distances, None, float(tested.statistic), float(tested.pvalue), words)
 
 
 def _category(
@@ -273,14 +277,14 @@ def _category(
     if min(map(len, drawn)) < FEWEST or (codes == len(names) - 1).all():
         return None
     counts = [np.bincount(side, minlength=len(commonest) + 1) for side in sides]
-    psi, js = indices(*counts)
+    distances = indices(*counts)
     few = [np.bincount(side, minlength=len(commonest) + 1) for side in drawn]
     statistic, p_value = _chi_square(few[0], few[1], seed, name)
     shares = [count / count.sum() for count in counts]
     most = int(np.argmax(np.abs(shares[0] - shares[1])))
     shown = f'"{shorten(names[commonest[most]], 40)}"' if most < len(commonest) else "what is rare"
     words = f"{shown} has {100 * shares[0][most]:.3g} % and had {100 * shares[1][most]:.3g} %"
-    return _Raw(name, "category", psi, js, None, statistic, p_value, words)
+    return _Raw(name, "category", *distances, None, statistic, p_value, words)
 
 
 def _merged(codes: np.ndarray, names: list[str]) -> tuple[np.ndarray, list[str]]:
@@ -323,7 +327,7 @@ def _pictures(
         return None
     statistic, p_value, auc = discrepancy(sides[0], sides[1], seed)
     words = f"a simple classifier tells new from old in {100 * auc:.0f} % of pairs (50 % is guessing)"
-    return _Raw("pictures", "picture", None, None, auc, statistic, p_value, words)
+    return _Raw("pictures", "picture", None, None, None, auc, statistic, p_value, words)
 
 
 def descriptors(column: "pd.Series") -> np.ndarray:
@@ -342,7 +346,7 @@ def _judged(found: list[_Raw]) -> tuple[Measure, ...]:
         index = f"PSI {one.psi:.2g}, " if one.psi is not None else ""
         said = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.2g}"
         sentence = f"{one.measure}: {one.words} ({index}{said})."
-        values = (one.psi, one.js, one.auc, one.statistic, float(p_value))
+        values = (one.psi, one.kl, one.js, one.auc, one.statistic, float(p_value))
         measures.append(Measure(one.measure, one.kind, *values, level, sentence))
     return tuple(measures)
 

@@ -21,6 +21,9 @@ TIMES = 10  # times as many as the rare label has: only then is the rare one tak
 LONGEST_NAME = 6  # words of a label that is looked for in captions
 AGREEING = 0.9  # share of a label's captions that name it, from which one that does not is remarked on
 LABELLED = 0.5  # share of the rows with labels, from which a row without one is remarked on
+CONFORMING = 0.95  # share of an origin's rows whose labels are written one way, from which
+RARE = 0.5  # a label written another way is remarked on that has fewer than so many times the mean label's rows
+CONVENTION = (20, 5)  # rows and labels, in which such a way can be seen at all
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,38 @@ def at_odds(pairs: "Counter[tuple[str, str]]") -> set[tuple[str, str]]:
             or (others and _has_any(pair[0], others, starts))
         )
     }
+
+
+def odd_styles(labels: "Counter[tuple[str, str | None]]") -> dict[tuple[str, str | None], str]:
+    """(label, origin) -> how it is written and how nearly all others of the origin are; ``labels`` counts rows.
+
+    Whoever names classes keeps to one way of writing. A rare label in capitals among many in lower case, or a number
+    among words, has come from another list or by a slip of a program. Names of their own ("Shiba Inu" among breeds) are
+    written so, too, which is why a label with its share of the rows is left alone, and why this is a remark.
+    """
+    ways: dict[str | None, dict[str, Counter[str]]] = {}
+    for (label, origin), count in labels.items():
+        ways.setdefault(origin, {}).setdefault(_style(label), Counter())[label] += count
+    found: dict[tuple[str, str | None], str] = {}
+    for origin, styles in ways.items():
+        rows, names = sum(one.total() for one in styles.values()), sum(map(len, styles.values()))
+        usual = max(sorted(styles), key=lambda style: styles[style].total())
+        share = styles[usual].total() / rows
+        if rows < CONVENTION[0] or len(styles[usual]) < CONVENTION[1] or share < CONFORMING:
+            continue
+        for style, counts in styles.items():
+            for label, count in counts.items():
+                if style != usual and count < RARE * rows / names:
+                    found[label, origin] = f"{style}, where {share:.0%} of the labels are {usual}"
+    return found
+
+
+def _style(label: str) -> str:
+    if not any(map(str.isalpha, label)):
+        return "without letters"
+    if not any(letter.isupper() or letter.islower() for letter in label):
+        return "in a script without capitals"
+    return "in lower case" if label.islower() else "in capitals" if label.isupper() else "with capitals"
 
 
 def _has_any(caption: str, names: set[tuple[str, ...]], starts: set[str]) -> bool:

@@ -39,6 +39,11 @@ def read(store: Store) -> list[Removal]:
     return [Removal(**one) for one in json.loads(path.read_text("utf-8"))] if path.is_file() else []
 
 
+def erased_ids(store: Store) -> frozenset[str]:
+    """The pictures whose bytes may not come back into the store."""
+    return frozenset(one.id for one in read(store) if one.erased and one.id)
+
+
 def add(new: Sequence[Removal], store: Store) -> list[Removal]:
     """Enter requests; one that is known already stays as it is, but is erased when the new one is. Returns all."""
     with store.lock("data-removals"):

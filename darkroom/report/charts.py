@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from darkroom.evaluation.gate import Look
 
 
+INK = "#808080"  # to be read on a light page and on a dark one
+INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+
+
 def loss_curve(events: Path, target: Path) -> Path:
     """Draw training and validation loss, and where the guard stepped in, as a PNG at ``target``, and return it."""
     import matplotlib
@@ -17,9 +21,16 @@ def loss_curve(events: Path, target: Path) -> Path:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    with pyplot.rc_context(dict.fromkeys(INKED, INK)):
+        return _loss_curve(events, target)
+
+
+def _loss_curve(events: Path, target: Path) -> Path:
+    from matplotlib import pyplot
+
     figure, axes = pyplot.subplots(figsize=(7, 3.5), dpi=110)
     for name, style in (
-        ("train/loss", {"alpha": 0.45, "linewidth": 1.0}),
+        ("train/loss", {"alpha": 0.7, "linewidth": 1.0}),
         ("validation/loss", {"marker": "o", "markersize": 3.0}),
     ):
         points = [(event["step"], event["metrics"][name]) for event in read(events) if name in event.get("metrics", {})]
@@ -32,7 +43,7 @@ def loss_curve(events: Path, target: Path) -> Path:
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     figure.tight_layout()
-    figure.savefig(target)
+    figure.savefig(target, transparent=True)
     pyplot.close(figure)
     return target
 

@@ -7,12 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from darkroom import history, links
+from darkroom._registry import cut
 from darkroom.history import Entry, History, Judged, Move
 from darkroom.registry import Registry, Version
 from darkroom.settings import Settings
+from darkroom.stability import rows as steady_rows
 
 from .page import meaning
 
+PAGE = "history.html"
+MARK = "### History"
+TEXT = 4000  # characters of the short form: MLflow's text of a model has 5,000, and the recipe's own comes first
+WORDS = 120  # of a reason in the short form
 SHOWN = 60  # versions in a chart; the table has all
 WIDTH, HEIGHT = 1000.0, 100.0  # of the charts' own coordinates, which a browser stretches
 
@@ -44,6 +50,11 @@ def page_of(registry: Registry, version: Version, folder: Path) -> Path | None:
     return target
 
 
+def name_of(model: str) -> str:
+    """The file of a model's history."""
+    return f"{_plain(model)}-history.html"
+
+
 def write(folder: Path, found: History, settings: Settings) -> Path:
     """Write the page of a model's history and return it. Everything shown is escaped: reasons are hostile text."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -62,10 +73,73 @@ def write(folder: Path, found: History, settings: Settings) -> Path:
         curves=curves[1:],
         moves=[_told(move) for move in reversed(found.moves)],
         chances=chances(found),
+        steady=steady_rows(found.made),
     )
-    target = folder / f"{_plain(found.model)}-history.html"
+    target = folder / name_of(found.model)
     _put(target, page.encode())
     return target
+
+
+def tell(registry: Registry, model: str, settings: Settings) -> Path:
+    """Write the history's page, and into MLflow: whole with the newest version's run, in short on the model's page."""
+    found = history.read(registry, model)
+    page = write(settings.root / "reports", found, settings)
+    newest = found.entries[0].version
+    if run_id := newest.tags.get(history.RUN) or newest.run_id:
+        registry.log_results(run_id, None, {}, {PAGE: page})
+    registry.describe(model, MARK, in_short(found))
+    return page
+
+
+def in_short(found: History) -> str:
+    """The history as Markdown, as much of it as MLflow's text of a model holds; nothing in it is markup of others."""
+    count, each = len(found.comparisons), f"{found.false_promotions:.3g}"
+    compared = (
+        f"{count} comparison{'' if count == 1 else 's'} with a champion; had none of these versions been better, at "
+        f"most {each} wrong promotions were to be expected"
+    )
+    lines = [
+        MARK,
+        "",
+        f"{compared if count else 'No version was compared with a champion yet'}. All of it: `{PAGE}` among the "
+        "artifacts of the newest version's run.",
+        "",
+        "| version | registered | verdict | measure | value | gain, and where it truly lies | champion: by whom, why |",
+        "|---:|---|---|---|---:|---|---|",
+    ]
+    room = TEXT - sum(len(line) + 1 for line in lines)
+    for place, entry in enumerate(found.entries):
+        line = _line(entry)
+        older = f"\nand {len(found.entries) - place} older ones."
+        if room - len(line) - 1 < len(older):
+            return "\n".join([*lines, older.strip("\n") if place == 0 else older])
+        lines.append(line)
+        room -= len(line) + 1
+    return "\n".join(lines)
+
+
+def _line(entry: Entry) -> str:
+    last = entry.judged[-1] if entry.judged else None
+    moves = "; ".join(f"{move.when[:16].replace('T', ' ')} by {_told(move)['who']}: {move.why}" for move in entry.moves)
+    gain = ""
+    if last and last.against:
+        low, seen, high = _numbers(last)
+        gain = f"{seen:+.3g} ({low:+.3g} to {high:+.3g}) over version {last.against.version}"
+    cells = [
+        entry.version.version,
+        history.when(entry.version)[:16].replace("T", " "),
+        last.decision if last else "",
+        last.measure if last else "",
+        _number(entry.measures, last.measure if last else ""),
+        gain,
+        cut(moves, WORDS),
+    ]
+    return f"| {' | '.join(_harmless(cell) for cell in cells)} |"
+
+
+def _harmless(text: str) -> str:
+    """A text as a cell of a table in Markdown: in one line, and neither markup nor a link."""
+    return re.sub(r"([\\`*_{}\[\]()<>#!|~&])", r"\\\1", " ".join(text.split()))
 
 
 def chances(found: History) -> list[str]:

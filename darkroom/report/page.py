@@ -9,14 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from darkroom._registry import cut, flatten, plain
 from darkroom.artifacts import CheckedManifest, Checkpoint, Evaluation, Shards, Verdict
 from darkroom.evaluation.contrasts import MEASURES
 from darkroom.evaluation.evaluate import metrics_of
 from darkroom.evaluation.gate import Rule
 from darkroom.evaluation.verdict import read as read_verdict
+from darkroom.history import Past
 from darkroom.preprocess.shards import read_index
+from darkroom.provenance import portable
 from darkroom.quality.check import summary
 from darkroom.recipe import Gate, Recipe
+from darkroom.registry import PARAM_LENGTH
+from darkroom.stability import Trained, trained
+from darkroom.stability import rows as steady_rows
 from darkroom.training.events import FILE, read
 
 from .charts import interval, looks, loss_curve
@@ -44,6 +50,8 @@ MEANINGS = (
     ("_train", "the same distance for real training pictures, for comparison", "fd_"),
     ("_spread", "how much the distance varies from one set of noise to another (standard deviation)", "fd_"),
     ("_spread", "how much the distance varies from one set of noise to another (standard deviation)", "fid"),
+    ("_spread_sets", "of how many sets of noise that is", "fd_"),
+    ("_spread_sets", "of how many sets of noise that is", "fid"),
     ("blank_share", "share of pictures that are one flat colour; a broken model draws nothing else", ""),
     ("unsafe_share", "share of pictures that the safety classifier takes for unwanted", ""),
     ("blank_share_validation", "the same for held-out pictures", ""),
@@ -88,13 +96,18 @@ def write(
     verdict: Verdict,
     links: Sequence[tuple[str, str]],
     champion: Evaluation | None = None,
+    past: Past | None = None,
 ) -> Path:
     """Write the page of a run to ``target`` and return it. Everything shown is escaped: captions are hostile text.
 
     ``links`` are addresses with what they lead to. ``champion``: what the champion's evaluation found, for comparison.
+    ``past``: the model's versions before this one, over which its measures are spread, and their comparisons.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+    from darkroom.evaluation.reconstruction import is_autoencoder
+
+    past = past or Past()
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
@@ -114,6 +127,8 @@ def write(
         planned=f"{judgement.planned:,}",
         budget=f"{judgement.budget:,}",
         alpha=f"{judgement.alpha:.0%}",
+        comparisons=past.comparisons + 1,
+        expected=f"{past.false_promotions + judgement.alpha:.3g}",
         sides=_sides(verdict),
         compared=champion is not None,
         groups=_group_rows(evaluation, champion),
@@ -125,9 +140,10 @@ def write(
         suspects=_inline(shown.read_bytes()) if (shown := evaluation.path / "suspects.png").is_file() else None,
         curve=_inline(_curve(checkpoint)),
         last=_last_values(checkpoint),
-        rebuilt=any(name.startswith("reconstruction_") for name in metrics_of(evaluation)),
+        rebuilt=is_autoencoder(checkpoint.path / "pipeline"),
         prompts=[prompt for prompt in prompts[:8] if prompt],
         measures=measure_rows(metrics_of(evaluation), plan.gate, metrics_of(champion) if champion else {}),
+        steady=steady_rows([_made(plan, shards, evaluation), *past.made]),
         data=[
             ("rows in the manifest", f"{found['rows']:,}"),
             ("accepted", f"{found['accepted']:,}"),
@@ -145,6 +161,12 @@ def write(
     temporary.write_text(page, "utf-8")
     temporary.replace(target)
     return target
+
+
+def _made(plan: Recipe, shards: Shards, evaluation: Evaluation) -> Trained:
+    """This version as MLflow will know it."""
+    params = {name: cut(text, PARAM_LENGTH) for name, text in flatten(plain(portable(plan))).items()}
+    return trained(params, shards.digest, metrics_of(evaluation))
 
 
 def measure_rows(metrics: dict[str, float], gate: Gate, champion: dict[str, float]) -> list[dict[str, str]]:

@@ -4,6 +4,8 @@ A static file server for what people read: ``reports/`` and the finished artifac
 progress, hidden files and whatever a link leads to outside the home folder are not there at all: they answer 404.
 """
 
+import base64
+import hmac
 import html
 import os
 import sys
@@ -113,10 +115,11 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "darkroom"
     sys_version = ""
+    login: str | None = None  # user:password, where these are asked for
     timeout = 30  # a client that says nothing must not keep its thread
 
-    def __init__(self, home: Path, *args: object) -> None:
-        self.home = home
+    def __init__(self, home: Path, login: str | None, *args: object) -> None:
+        self.home, self.login = home, login
         super().__init__(*args)  # type: ignore[arg-type]
 
     def do_GET(self) -> None:
@@ -124,6 +127,8 @@ class Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path, errors="replace")
         if path == "/healthz":
             self._send(b"ok\n", READABLE[".txt"])
+        elif not self._may():
+            self._ask()
         elif path == "/":
             self._send(index(self.home).encode(), READABLE[".html"])
         elif (file := find(self.home, path)) is None:
@@ -146,6 +151,19 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *args: object) -> None:
         """Say nothing: the log is for what goes wrong."""
+
+    def _may(self) -> bool:
+        """Whether whoever asks gave user and password, where these are asked for."""
+        if self.login is None:
+            return True
+        given = self.headers.get("Authorization", "").encode(errors="replace")
+        return hmac.compare_digest(given, b"Basic " + base64.b64encode(self.login.encode()))
+
+    def _ask(self) -> None:
+        self.send_response(HTTPStatus.UNAUTHORIZED)
+        self.send_header("WWW-Authenticate", 'Basic realm="darkroom", charset="UTF-8"')
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def _send(self, content: bytes, kind: str) -> None:
         self._head(kind, len(content))
@@ -188,14 +206,18 @@ class Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
-def make_server(home: Path, host: str, port: int) -> Server:
-    """A server of this home folder that listens on this address alone; port 0 takes a free one."""
-    return Server((host, port), partial(Handler, home.absolute()))
+def make_server(home: Path, host: str, port: int, login: str | None = None) -> Server:
+    """A server of this home folder that listens on this address alone; port 0 takes a free one.
+
+    With ``login``, ``user:password``, it shows nothing but whether it is well to those who do not give these.
+    """
+    return Server((host, port), partial(Handler, home.absolute(), login))
 
 
 def main(home: str, host: str, port: str) -> None:
-    """Serve until SIGTERM."""
-    with make_server(Path(home), host, int(port)) as server:
+    """Serve until SIGTERM, asking for DARKROOM_USER and DARKROOM_PASSWORD of the environment where they are set."""
+    given = [os.environ.get(name) for name in ("DARKROOM_USER", "DARKROOM_PASSWORD")]
+    with make_server(Path(home), host, int(port), f"{given[0]}:{given[1]}" if all(given) else None) as server:
         server.serve_forever()
 
 

@@ -8,6 +8,8 @@ import torch
 from darkroom.errors import RecipeError
 from darkroom.recipe import Train
 
+from .lean import lean
+
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -37,6 +39,8 @@ def arrange(networks: "list[Any]", plan: Train) -> None:
             network.enable_gradient_checkpointing()
         if plan.compile:
             compiled(network)
+        elif next(network.parameters()).device.type == "cpu":
+            lean(network)
 
 
 def compiled(network: Any, **options: Any) -> None:

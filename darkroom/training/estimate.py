@@ -22,7 +22,7 @@ from .parts import latents_of
 
 SYNTHETIC = 64  # pictures of noise, where the recipe's own are not asked for
 FOLDER = "estimates"
-MEASURED = "measured.json"
+MEASURED, JUDGED, PLAN = "measured.json", "judged.json", "evaluate.json"
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Estimate:
 
     train_seconds: float
     evaluate_seconds: float
+    compare_seconds: float
+    """At most, where there is a champion: a comparison ends as soon as it is decided."""
     peak_bytes: int
     """Of the device, or of the trainer's process on a CPU."""
     disk_bytes: int
@@ -43,7 +45,7 @@ class Estimate:
     @property
     def seconds(self) -> float:
         """All of it."""
-        return self.train_seconds + self.evaluate_seconds
+        return self.train_seconds + self.evaluate_seconds + self.compare_seconds
 
 
 def estimate(
@@ -53,40 +55,46 @@ def estimate(
     device: str,
     *,
     synthetic: bool = False,
+    champion: bool = False,
     price_per_hour: float | None = None,
     currency: str = "",
 ) -> Estimate:
-    """Measure in a process of its own, as training runs in one; the estimate is kept beside the checkpoint's digest.
+    """Measure in processes of their own, as training runs in one; the estimate is kept beside the checkpoint's digest.
 
-    Raises what training would raise before its first step.
+    ``champion``: whether there is one to compare with. Raises what training would raise before its first step.
     """
     digest = supervise.checkpoint_digest(shards, plan)
     with tempfile.TemporaryDirectory(prefix="darkroom-") as name:
         work = Path(name)
         here(supervise.job_of(plan, shards, store, device)).write(work)
-        write_json(work / "evaluate.json", plan.evaluate.model_dump(mode="json"))
-        child = process.spawn(
-            [sys.executable, "-m", "darkroom.training.measure", str(work)],
-            log=work / "trainer.log",
-            env=supervise.environment(),
-        )
-        with supervise.stopped_with_us(child):
-            child.wait()
-        if child.returncode:
-            raise supervise.explained(work, child.returncode)
+        _child(work)
+        write_json(work / PLAN, plan.evaluate.model_dump(mode="json"))
+        _child(work, "judge")
         measured = json.loads((work / MEASURED).read_text("utf-8"))
-    found = total(plan, measured, read_index(shards)["sides"], steps_left(plan, store, digest))
-    cost = found["train_seconds"] + found["evaluate_seconds"]
+        measured["seconds"] |= json.loads((work / JUDGED).read_text("utf-8"))
+    found = total(plan, measured, read_index(shards)["sides"], steps_left(plan, store, digest), champion)
     made = Estimate(
-        **found,
-        measured_on="pictures of noise of the right shape" if synthetic else "the recipe's own data",
-        cost=None if price_per_hour is None else cost / 3600 * price_per_hour,
-        currency=currency,
+        **found, measured_on="pictures of noise of the right shape" if synthetic else "the recipe's own data"
     )
+    if price_per_hour is not None:
+        made = replace(made, cost=made.seconds / 3600 * price_per_hour, currency=currency)
     if not synthetic:
         (store.root / FOLDER).mkdir(parents=True, exist_ok=True)
         write_json(store.root / FOLDER / f"{digest}.json", asdict(made))
     return made
+
+
+def _child(work: Path, *arguments: str) -> None:
+    """Measure the job of a work folder; raises what that ran into."""
+    child = process.spawn(
+        [sys.executable, "-m", "darkroom.training.measure", str(work), *arguments],
+        log=work / "trainer.log",
+        env=supervise.environment(),
+    )
+    with supervise.stopped_with_us(child):
+        child.wait()
+    if child.returncode:
+        raise supervise.explained(work, child.returncode)
 
 
 def here(job: Job) -> Job:
@@ -108,8 +116,10 @@ def steps_left(plan: Recipe, store: Store, digest: str) -> int:
     return plan.train.steps - (int(saved[0].name.removeprefix("step-")) if saved else 0)
 
 
-def total(plan: Recipe, measured: dict[str, Any], sides: dict[str, int], steps: int) -> dict[str, Any]:
-    """Sums of what was measured once, for the steps that are left and the evaluation after them."""
+def total(
+    plan: Recipe, measured: dict[str, Any], sides: dict[str, int], steps: int, champion: bool = False
+) -> dict[str, Any]:
+    """Sums of what was measured once: for the steps that are left, the evaluation after them and the comparison."""
     one, train = measured["seconds"], plan.train
     training = 0.0
     if steps:
@@ -122,19 +132,17 @@ def total(plan: Recipe, measured: dict[str, Any], sides: dict[str, int], steps: 
             + math.ceil(steps / train.checkpoint_every) * one["checkpoint"]
             + one["pipeline"]
         )
-    evaluating = 0.0
-    if "draw" in one:
-        count = plan.evaluate.count or sides["validation"]
-        batches = math.ceil(count / plan.evaluate.sampler.batch)
-        real = sides["validation"] + min(sides["train"], 8 * sides["validation"])  # the reference's own pictures
-        evaluating = (
-            batches * one["draw"]
-            + (count + real) * one["features"]
-            + plan.evaluate.denoising_timesteps * one["validation"]
-        )
+    evaluating, comparing = one["evaluation"], 0.0
+    if "batch" in one:
+        batch = plan.evaluate.sampler.batch
+        further = math.ceil((plan.evaluate.count or sides["validation"]) / batch) - 1
+        evaluating += further * one["batch"] + (plan.evaluate.denoising_timesteps - 1) * one["validation"]
+        # The champion is evaluated, too, and both draw anew, from noise of the comparison's own.
+        comparing = evaluating + 2 * math.ceil(plan.gate.count / batch) * one["batch"]
     return {
         "train_seconds": training,
         "evaluate_seconds": evaluating,
+        "compare_seconds": comparing if champion else 0.0,
         "peak_bytes": measured["peak_bytes"],
         "disk_bytes": measured["checkpoint_bytes"] * (checkpoints.KEEP + 1) + measured["pipeline_bytes"],
         "steps": steps,

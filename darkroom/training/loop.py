@@ -6,7 +6,6 @@ resumed ends, on a CPU with the same number of threads, in the same bytes as one
 
 import os
 import shutil
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from .events import Events
 from .job import Job
 from .methods import Batch, Method, method
 from .optimizers import learning_rate
+from .pace import Pace
 from .packages import available
 from .rehearsal import leave_start, rehearse
 from .state import State, averaged
@@ -84,7 +84,7 @@ def train(job: Job, work: Path, team: Team | None = None) -> None:
     began = step
     if step:
         look(step, events.lacks("validation/loss"), events.lacks("grid"))
-    clock, seen = time.monotonic(), step
+    pace = Pace(recipe, task.device, step)
     while step < recipe.steps and not state.best.exhausted:
         stop.hold()
         rate = learning_rate(recipe, step) * state.guard.factor
@@ -102,24 +102,14 @@ def train(job: Job, work: Path, team: Team | None = None) -> None:
             stop.release(f"training stopped at step {step} of {recipe.steps}; the same command goes on from there")
             if step:
                 look(step, events.lacks("validation/loss"), events.lacks("grid"))
-            clock, seen = time.monotonic(), step
+            pace = Pace(recipe, task.device, step)
             continue
 
         step += 1
         last = step == recipe.steps
         if step % recipe.log_every == 0 or last:
-            passed = time.monotonic() - clock
-            speed = (step - seen) * recipe.batch / max(passed, 1e-9)
             values = {name: value.item() for name, value in told.items()}
-            events.say(
-                step,
-                metrics={
-                    **values,
-                    "train/learning_rate": rate,
-                    "train/pictures_per_second": round(speed, 1),
-                },
-            )
-            clock, seen = time.monotonic(), step
+            events.say(step, metrics={**values, "train/learning_rate": rate, **pace.told(step)})
         stop.asked = team.any(stop.asked)
         if step % recipe.checkpoint_every == 0 or last or stop.asked:
             state.save(work, step)

@@ -1,11 +1,12 @@
 """``python -m darkroom.training.measure WORK``: time a few of everything that the job of a work folder will do.
 
-It leaves ``measured.json``: seconds of one of each, and bytes. Nothing that it trains is kept. A job for several
-processes is measured by those of this machine, which :mod:`darkroom.training.launch` starts with ``rank`` after it.
+It leaves ``measured.json``: seconds of one of each, and bytes; nothing else of what it trains is kept but
+``pipeline/``. A job for several processes is measured by those of this machine, which :mod:`darkroom.training.launch`
+starts with ``rank`` after it. With ``judge`` after it: time the evaluation of that pipeline, in a process of its own
+as a run's is, and leave ``judged.json``.
 """
 
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Callable
@@ -14,15 +15,18 @@ from typing import Any
 
 import torch
 
+from darkroom.artifacts import Checkpoint, Shards
 from darkroom.devices import prepare
+from darkroom.diffusion.pipeline import load_pipeline
 from darkroom.errors import DarkroomError, OutOfMemory
-from darkroom.evaluation.samples import save_pictures
+from darkroom.evaluation.evaluate import evaluate
+from darkroom.evaluation.samples import Drawer
 from darkroom.recipe import Evaluate
 from darkroom.settings import Settings
-from darkroom.store import write_json
+from darkroom.store import Store, write_json
 
 from . import compute, memory
-from .estimate import MEASURED
+from .estimate import JUDGED, MEASURED, PLAN
 from .job import FILE, Job
 from .methods import Method, method
 from .packages import available
@@ -35,8 +39,8 @@ WARM_UP = 3  # steps that are not counted: the first ones prepare kernels
 LEAST_STEPS, MOST_STEPS, STEP_SECONDS = 5, 40, 8.0
 
 
-def measure(job: Job, plan: Evaluate, work: Path, began: float, team: Team) -> dict[str, Any]:
-    """Seconds of a step, a validation, a grid, a checkpoint, and of what evaluation does; bytes at most and on disk.
+def measure(job: Job, work: Path, began: float, team: Team) -> dict[str, Any]:
+    """Seconds of a step, a validation, a grid and a checkpoint; bytes at most and on disk.
 
     ``began``: when the process started, in seconds of ``time.time``. Raises what training would before its first step.
     """
@@ -62,7 +66,6 @@ def measure(job: Job, plan: Evaluate, work: Path, began: float, team: Team) -> d
                 found["validation"] = _seconds(task.validate)
             found["grid"] = _seconds(lambda: _draw(task, work, team))
             peak = peak or memory.peak(task.device)
-            found |= _evaluation(task, plan, job.device)
         team.collect(task.players[0])
         if not team.leads:
             return {}
@@ -100,22 +103,31 @@ def _step(task: Method, state: State) -> float:
     return (time.monotonic() - clock) / (step - WARM_UP)
 
 
-def _evaluation(task: Method, plan: Evaluate, device: str) -> dict[str, float]:
-    """Seconds of a batch that is drawn, and of a picture's features; nothing for what does not draw by a pipeline."""
-    pipeline = getattr(task, "pipeline", None)
-    if pipeline is None:
-        return {}
-    from darkroom.diffusion.sampling import draw
-    from darkroom.evaluation.features import folder_features, load
+def judge(work: Path) -> int:
+    """Measure the evaluation of the pipeline that :func:`measure` left: all of it with one batch of pictures, and what
+    each further batch takes.
+    """
+    began, job, plan = _born(work / PLAN), Job.read(work), _plan(work)
+    checkpoint, shards = Checkpoint("0" * 64, work), Shards(job.digests["shards"], job.shards)
+    store = Store(work / "store", job.reserve)
+    batch, threads = plan.sampler.batch, job.train.threads
+    one = plan.model_copy(update={"count": max(2, batch), "denoising_timesteps": 1})
+    evaluate(checkpoint, shards, one, store, threads=threads, device=job.device)
+    seconds = {"evaluation": time.time() - began}
+    if (work / "pipeline/model_index.json").is_file():  # an autoencoder draws nothing: that was all
+        pipeline = load_pipeline(work / "pipeline", job.device)
+        more = Drawer(
+            checkpoint, shards, plan, plan.noise_seed, store, threads=threads, device=job.device, pipeline=pipeline
+        )
+        span = (one.count or batch, (one.count or batch) + batch)
+        seconds["batch"] = _seconds(lambda: (more.samples(*span), more.features(*span), more.scores(*span)))
+    write_json(work / JUDGED, seconds)
+    return 0
 
-    prompts = (list(task.job.train.prompts) or [""]) * plan.sampler.batch
-    pictures: list[Any] = []
-    seconds = _seconds(lambda: pictures.extend(draw(pipeline, prompts[: plan.sampler.batch], 0, plan.sampler)))
-    with tempfile.TemporaryDirectory(prefix="darkroom-") as name:
-        save_pictures(pictures, Path(name))
-        network = load(plan.features, device, plan.layer)
-        features = _seconds(lambda: folder_features(Path(name), network)) / len(pictures)
-    return {"draw": seconds, "features": features}
+
+def _born(told: Path) -> float:
+    """When this process was started, in seconds of ``time.time``: this file was written right before."""
+    return told.stat().st_mtime
 
 
 def _seconds(work: Callable[[], object]) -> float:
@@ -132,12 +144,12 @@ def _size(folder: Path) -> int:
 
 def alone(work: Path) -> int:
     """Measure by this process, or start several that do."""
-    began, job = time.time(), Job.read(work)
+    began, job = _born(work / FILE), Job.read(work)
     if (processes := job.train.distributed.processes) > 1:
         from .launch import start
 
         return start(work, Settings(machines=1, machine=0), processes, uuid.uuid4().hex, "darkroom.training.measure")
-    write_json(work / MEASURED, measure(job, _plan(work), work, began, Team()))
+    write_json(work / MEASURED, measure(job, work, began, Team()))
     return 0
 
 
@@ -146,7 +158,7 @@ def rank(work: Path) -> int:
     from .distributed import joined
 
     with joined(Job.read(work)) as (job, team):
-        found = measure(job, _plan(work), work, (work / FILE).stat().st_mtime, team)
+        found = measure(job, work, _born(work / FILE), team)
         if team.leads:
             write_json(work / MEASURED, found)
         team.part()
@@ -154,7 +166,7 @@ def rank(work: Path) -> int:
 
 
 def _plan(work: Path) -> Evaluate:
-    return Evaluate.model_validate_json((work / "evaluate.json").read_text("utf-8"))
+    return Evaluate.model_validate_json((work / PLAN).read_text("utf-8"))
 
 
 def main(work: Path, run: Callable[[Path], int]) -> int:
@@ -170,4 +182,4 @@ def main(work: Path, run: Callable[[Path], int]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), rank if sys.argv[2:] == ["rank"] else alone))
+    sys.exit(main(Path(sys.argv[1]), {"rank": rank, "judge": judge}.get("".join(sys.argv[2:]), alone)))

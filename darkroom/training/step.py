@@ -28,7 +28,7 @@ def gradients(
         part = batch.part(first, first + size) if size < len(batch) else batch
         share = len(part) / len(batch)
         # Layers with dropout draw from the global generator: it too must follow from (seed, step) and the rows.
-        torch.manual_seed(seed_of(task.job.seed, "layers", player.name, step, team.rank * len(batch) + first))
+        reseed(task.device, seed_of(task.job.seed, "layers", player.name, step, team.rank * len(batch) + first))
         with precise(task.job.train, task.device):
             found = team.loss(task, player, part, step, last=first + size >= len(batch))
         value = found.value if share == 1 else found.value * share
@@ -36,6 +36,18 @@ def gradients(
         for name, metric in {"loss": found.value, **found.metrics}.items():
             told[name] = told.get(name, 0) + metric.detach() * share
     return told
+
+
+def reseed(device: torch.device, seed: int) -> None:
+    """Seed the generator that layers draw from on a device.
+
+    ``torch.manual_seed`` seeds every kind of device; for each that has not started it walks the whole stack, and takes
+    as long as a tenth of a small batch.
+    """
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
 
 
 def take_step(

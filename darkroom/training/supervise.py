@@ -26,6 +26,14 @@ from .parts import NAMED, parts
 
 Follow = Callable[[Path, list[dict[str, Any]]], None]
 POLL_SECONDS = 0.25
+TRAINERS = {
+    # Threads that wait for each other soon sleep: spinning, one busy neighbour makes training crawl.
+    "GOMP_SPINCOUNT": "30000",
+    # glibc keeps the memory of a step for the next: handed back, every page is asked for and cleared again.
+    "MALLOC_TRIM_THRESHOLD_": "4000000000",
+    "MALLOC_MMAP_THRESHOLD_": "33554432",  # the most that it takes
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # and has it in large pages, where the kernel may give them
+}
 GRACE_SECONDS = 6.0  # to save and end; Ctrl-C promises ten
 
 
@@ -134,8 +142,8 @@ def stopped_with_us(trainer: "Popen[bytes]") -> Iterator[None]:
 
 
 def environment() -> dict[str, str]:
-    """Ours, but threads that wait for each other soon sleep: spinning, one busy neighbour makes training crawl."""
-    return {"GOMP_SPINCOUNT": "30000", **os.environ}
+    """Ours, but with the trainer's ways to wait and to keep memory, unless they are set."""
+    return TRAINERS | os.environ
 
 
 def explained(work: Path, status: int) -> DarkroomError:

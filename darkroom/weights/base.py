@@ -22,6 +22,8 @@ from . import pipelines
 from .locate import Weights
 
 CHAMPION = "champion"
+# What the hub's client has had below it; their errors have no common ancestor.
+BELOW = ("httpx", "httpx2", "httpcore", "httpcore2", "requests")
 
 # Names that people know -> where these models are.
 SHORT = {
@@ -62,6 +64,8 @@ def read_name(text: str) -> Name:
         return Name("folder", str(path.absolute()))
     if path.suffix == ".safetensors" or path.is_file():
         return _file(path, text)
+    if re.fullmatch(r"[a-z0-9][a-z0-9_-]*/\d+", text):  # a repository that is called by a number needs its revision
+        return Name("registered", text)
     name, _, revision = text.partition("@")
     name = SHORT.get(name, name)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
@@ -69,7 +73,7 @@ def read_name(text: str) -> Name:
     if revision and re.fullmatch(r"[\w.-]+", name):
         return Name("registered", text)
     raise RecipeError(
-        f"model.base = {text!r} is no folder, file, name on the hub (OWNER/NAME), models:/NAME/VERSION, NAME@ALIAS or "
+        f"model.base = {text!r} is no folder, file, name on the hub (OWNER/NAME), NAME/VERSION, NAME@ALIAS or "
         f"champion; short names are {', '.join(name for name in SHORT if '/' not in name)}"
     )
 
@@ -145,7 +149,8 @@ def _registered(reference: str) -> Path:
     from darkroom.registry import Registry
 
     settings = Settings()
-    registry = Registry(settings.tracking_uri, settings.mlflow_artifacts, "darkroom", settings.mlflow_server)
+    place = settings.mlflow_artifacts
+    registry = Registry(settings.tracking_uri, place, "darkroom", settings.mlflow_server, settings.mlflow_login)
     return registry.pipeline_folder(registry.resolve(reference))
 
 
@@ -171,10 +176,17 @@ def hub_folder(repository: str, revision: str | None, named: str) -> tuple[Path,
 def _commit(repository: str, revision: str | None) -> str:
     if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
         return revision
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    def asked() -> str:
+        found = str(HfApi().model_info(repository, revision=revision).sha)
+        with contextlib.suppress(EntryNotFoundError):  # by its name, not by its commit: so that the cache knows both
+            hf_hub_download(repository, pipelines.INDEX, revision=revision)
+        return found
 
     try:
-        return str(_ask(repository, lambda: HfApi().model_info(repository, revision=revision)).sha)
+        return str(_ask(repository, asked))
     except ServiceUnavailable:
         # Without the hub, what was downloaded last goes by the same name.
         folder = _here(repository, revision or "main")
@@ -184,12 +196,13 @@ def _commit(repository: str, revision: str | None) -> str:
 
 
 def _here(repository: str, revision: str) -> Path | None:
-    """The snapshot in the hub's own cache, if there is one."""
+    """The snapshot in the hub's own cache, if there is one, however much of it is there."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     with contextlib.suppress(LocalEntryNotFoundError):
-        return Path(snapshot_download(repository, revision=revision, local_files_only=True))
+        # Whether it is whole, :func:`_whole` says: the hub's client would miss the files that are never downloaded.
+        return Path(snapshot_download(repository, revision=revision, local_files_only=True, allow_patterns=[]))
     return None
 
 
@@ -251,8 +264,7 @@ def _ask(repository: str, question: Callable[[], Any]) -> Any:
             f"{repository} is not whole on this machine and the hub did not answer: {error}"
         ) from None
     except Exception as error:
-        # The hub's client has had requests and httpx below it, whose errors have no common ancestor.
-        if type(error).__module__.partition(".")[0] not in ("httpx", "httpcore", "requests"):
+        if type(error).__module__.partition(".")[0] not in BELOW:
             raise
         raise ServiceUnavailable(
             f"{repository} is not whole on this machine and the hub did not answer: {error}"
@@ -265,9 +277,15 @@ def _ask(repository: str, question: Callable[[], Any]) -> Any:
 def converted(file: Path, family: str) -> Path:
     """A checkpoint in one file as a pipeline's folder, converted once and kept beside the store's artifacts.
 
-    diffusers recognises the file by its keys and takes the matching configuration and tokenizer from the hub.
+    The configuration and the tokenizer are those of the folder beside it that is called as the file, without its
+    suffix, where there is one; else diffusers recognises the file by its keys and takes them from the hub.
     """
-    place = Settings().store / "bases" / pipelines.known_digest(file)
+    beside, known = file.with_suffix(""), pipelines.known_digest(file)
+    told: dict[str, Any] = {}
+    if (beside / pipelines.INDEX).is_file():
+        told = {"config": str(beside), "local_files_only": True}
+        known = _sha256(f"{known} {pipelines.configuration_digest(beside)}")
+    place = Settings().store / "bases" / known
     if (place / pipelines.INDEX).is_file():
         return place
     import diffusers
@@ -278,7 +296,7 @@ def converted(file: Path, family: str) -> Path:
         raise RecipeError(f"model.base = {str(file)!r}: a {kind.__name__} cannot be read from one file: name a folder")
     try:
         extra = {"safety_checker": None} if "safety_checker" in kind._optional_components else {}
-        pipeline = kind.from_single_file(str(file), torch_dtype=torch.float32, **extra)
+        pipeline = kind.from_single_file(str(file), torch_dtype=torch.float32, **extra, **told)
     except Exception as error:
         raise _unreadable(file, kind.__name__, error) from error
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -299,7 +317,8 @@ def _unreadable(file: Path, kind: str, error: Exception) -> DarkroomError:
         if isinstance(cause, away):
             return ServiceUnavailable(
                 f"model.base = {str(file)!r}: diffusers takes the configuration of a single file from the hub, which "
-                "did not answer: run it once with the hub in reach, or name the model's folder instead"
+                "did not answer: run it once with the hub in reach, put a pipeline's folder without its weights beside "
+                f"the file as {file.stem}/, or name the model's folder instead"
             )
         cause = cause.__cause__ or cause.__context__
     return RecipeError(f"model.base = {str(file)!r} cannot be read as a {kind}: {str(error).splitlines()[0][:300]}")

@@ -49,6 +49,11 @@ def folder_digest(folder: Path) -> str:
     return total.hexdigest()
 
 
+def _first_line(error: Exception) -> str:
+    """What an error says first; the hub's go on with advice for those who know its library."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
 def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -63,7 +68,9 @@ def _download(name: str) -> Path:
     except (HFValidationError, RepositoryNotFoundError) as error:
         raise RecipeError(f"{name} is neither a local folder nor a name on the hub: {error}") from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise ServiceUnavailable(f"{name} is not on this machine and the hub did not answer: {error}") from None
+        raise ServiceUnavailable(
+            f"{name} is not on this machine and the hub did not answer: {_first_line(error)}"
+        ) from None
     if not any(folder.rglob("*.safetensors")):
         raise RecipeError(f"{name} has no weights in safetensors, and nothing else is opened: name a model that has")
     return folder

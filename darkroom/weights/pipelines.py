@@ -14,10 +14,11 @@ from typing import Any
 
 from darkroom.errors import RecipeError
 
+from . import sound
+
 INDEX = "model_index.json"
 # Parts that only look at finished pictures; training and drawing do without them.
 LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
-WEIGHTLESS = ("tokenizer", "scheduler", "feature_extractor")
 WANTED = (".json", ".txt", ".model", ".jinja")
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 PLAIN = re.compile(r"(?:diffusion_pytorch_)?model(?:-\d{5}-of-\d{5})?\.safetensors")
@@ -89,8 +90,12 @@ def fault_of(folder: Path, part: str) -> str | None:
     """What is wrong with one part's folder; None: nothing."""
     if not folder.is_dir():
         return f"its {INDEX} names {part}, but the folder {part}/ is not there"
-    if part.startswith(WEIGHTLESS):
-        return None
+    if part.startswith("tokenizer"):
+        return f"{part}/ has no vocabulary" if sound.tokenizer_fault(folder) else None
+    if part == "scheduler":
+        return None if (folder / sound.SCHEDULER).is_file() else f"{part}/ has no {sound.SCHEDULER}"
+    if not (folder / sound.CONFIG).is_file():
+        return f"{part}/ has no {sound.CONFIG}"
     names = [path.name for path in folder.iterdir() if path.is_file()]
     if not any(PLAIN.fullmatch(name) for name in names):
         if any(name.endswith(PICKLES) for name in names):
@@ -103,13 +108,20 @@ def fault_of(folder: Path, part: str) -> str | None:
         pieces = set(json.loads(table.read_text("utf-8"))["weight_map"].values())
         if lacking := sorted(pieces - set(names)):
             return f"{part}/ lacks {', '.join(lacking)}"
-    return None
+    broken = sorted(name for name in names if PLAIN.fullmatch(name) and not sound.is_whole(folder / name))
+    return f"{part}/{broken[0]} is no whole safetensors file: copy or download it again" if broken else None
 
 
 def pipeline_digest(folder: Path, index: dict[str, Any]) -> str:
     """sha256 over the files that a pipeline is loaded from."""
     names = (path.relative_to(folder).as_posix() for path in folder.glob("*/*") if path.is_file())
     return files_digest(folder, wanted(names, index))
+
+
+def configuration_digest(folder: Path) -> str:
+    """sha256 over all that a pipeline's folder says beside its weights."""
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix in WANTED)
+    return files_digest(folder, sorted(names))
 
 
 def part_digest(folder: Path) -> str:

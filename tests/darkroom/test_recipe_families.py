@@ -13,6 +13,12 @@ from darkroom.recipe_training import DRAWN, NEEDED, Objective, misfit
 
 ENCODERS = {"vae": "builtin:v", "text_encoder": "builtin:a", "text_encoder_2": "builtin:b"}
 
+DEEP = {
+    "block_out_channels": [32] * 5,
+    "down_block_types": ["DownBlock2D"] * 5,
+    "up_block_types": ["UpBlock2D"] * 5,
+}
+
 
 def recipe(family: str, model: dict[str, Any] | None = None, **sections: Any) -> dict[str, Any]:
     parts = {name: ENCODERS[name] for name in NEEDED[family]}
@@ -65,6 +71,24 @@ def train(**fields: Any) -> dict[str, Any]:
         (recipe("stable-diffusion", {"transformer": {"layers": 1}}), "'stable-diffusion' trains a UNet: give its"),
         (recipe("flux", {"transformer": {"patch_size": 4}}), "Flux's pipeline makes tokens of 2 x 2"),
         (recipe("dit", preprocess={"size": 64, "buckets": 3}), "preprocess.buckets = 3: a model of the family dit"),
+        (
+            recipe("stable-diffusion", **train(distill={"steps": 2})),
+            "train.distill does nothing with train.method",
+        ),
+        (recipe("dit", **train(adversary={"weight": 0.1})), "train.adversary does nothing with train.method = 'full'"),
+        (
+            recipe("stable-diffusion", {"base": "hub/base"}, **train(dropout=0.1)),
+            "train.dropout = 0.1 is of a new denoiser, and model.base brings its own",
+        ),
+        (
+            recipe("stable-diffusion", {"base": "hub/base", "unet": {"layers_per_block": 1}}),
+            "model.unet is the shape of a new denoiser",
+        ),
+        (
+            recipe("flux", preprocess={"size": 72, "buckets": 3}),
+            "preprocess.size = 72 is no multiple of preprocess",
+        ),
+        (recipe("unconditional", {"unet": DEEP}, preprocess={"size": 24}), "24 pixels cannot be halved 4 times"),
         (recipe("unconditional", evaluate={"sampler": {"guidance": 2}}), "evaluate.sampler.guidance = 2.0: an uncon"),
     ],
 )

@@ -422,3 +422,15 @@ def test_a_server_that_is_not_mlflow_is_named(other_server: int, tmp_path: Path)
 def test_an_address_of_an_unknown_kind_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="DARKROOM_MLFLOW_URI"):
         Registry("ftp://somewhere", tmp_path, "digits").ping()
+
+
+def test_a_models_history_stands_behind_its_own_words(registry: Registry, model: str) -> None:
+    registry._client.create_registered_model(model)
+    registry.describe(model, "### History", "### History\nnothing yet")
+    assert registry._client.get_registered_model(model).description == "### History\nnothing yet"
+    registry._client.update_registered_model(model, "Words.\n\n### History\nnothing yet")
+    for words in ("### History\none", "### History\none", "### History\ntwo"):
+        registry.describe(model, "### History", words)
+    assert registry._client.get_registered_model(model).description == "Words.\n\n### History\ntwo"
+    registry.describe(model, "### History", "### History\n" + "x" * 9000)
+    assert len(registry._client.get_registered_model(model).description) == 5000

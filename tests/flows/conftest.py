@@ -9,12 +9,13 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import httpx
 import pytest
 
 from darkroom import process
@@ -22,6 +23,7 @@ from darkroom.collect import digits
 from darkroom.settings import Settings
 from flows import prefect_server
 
+T = TypeVar("T")
 PICTURES = 150
 RECIPE = """
 version = 1
@@ -60,8 +62,8 @@ clip = "builtin:clip-digits"
 sampler = { steps = 2, guidance = 1.0, batch = 16 }
 denoising_timesteps = 2
 [gate]
-first = 64
-count = 128
+first = 128
+count = 256
 """
 
 
@@ -203,12 +205,125 @@ def workshop(tmp_path: Path, prefect_url: str) -> Iterator[Workshop]:
 
 
 @pytest.fixture(scope="session")
+def equip() -> Callable[[Path], Workshop]:
+    """Makes a workshop that no Prefect server is named to, for those who bring up their own."""
+    return lambda folder: make(folder, None)
+
+
+@pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, prefect_url: str) -> tuple[Workshop, dict[str, Any]]:
     """A workshop whose recipe ran once, and that run's outcome; tests may add versions, and leave 1 the champion."""
     made = make(tmp_path_factory.mktemp("finished") / "workshop", prefect_url)
     start = time.monotonic()
     outcome = made.run()
     return made, {**outcome, "wall_seconds": time.monotonic() - start}
+
+
+@dataclass
+class House:
+    """A workshop whose `darkroom up` runs, and Prefect's API there."""
+
+    workshop: Workshop
+    api: httpx.Client
+
+    def ask(self, method: str, path: str, **content: Any) -> Any:
+        """What the API answers to a request."""
+
+        def asked() -> httpx.Response | None:
+            answer = self.api.request(method, path, json=content or None)
+            return None if answer.status_code == 503 else answer  # SQLite was locked: clients ask again
+
+        answer = eventually(asked)
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+    def deployment(self, name: str) -> dict[str, Any]:
+        """A deployment by FLOW/NAME."""
+        found: dict[str, Any] = self.ask("GET", f"/deployments/name/{name}")
+        return found
+
+    def runs(self, name: str) -> list[dict[str, Any]]:
+        """A deployment's flow runs, the first expected first."""
+        wanted = {"deployments": {"id": {"any_": [self.deployment(name)["id"]]}}, "sort": "EXPECTED_START_TIME_ASC"}
+        found: list[dict[str, Any]] = self.ask("POST", "/flow_runs/filter", **wanted)
+        return found
+
+    def start(self, name: str, **parameters: Any) -> str:
+        """Run a deployment now; returns the flow run's id."""
+        made = self.ask("POST", f"/deployments/{self.deployment(name)['id']}/create_flow_run", parameters=parameters)
+        return str(made["id"])
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        """A flow run as it is."""
+        found: dict[str, Any] = self.ask("GET", f"/flow_runs/{run_id}")
+        return found
+
+    def reach(self, run_id: str, *states: str, seconds: float = 240) -> dict[str, Any]:
+        """Wait until a flow run is in one of these states (by name); it must not end in another."""
+
+        def there() -> dict[str, Any] | None:
+            run = self.run(run_id)
+            assert run["state_name"] in states or run["state_type"] not in ("COMPLETED", "FAILED", "CANCELLED"), run
+            return run if run["state_name"] in states else None
+
+        return eventually(there, seconds)
+
+    def pid(self, name: str) -> int:
+        """The process of a service."""
+        return int(json.loads((self.workshop.home / "services.json").read_text())[name]["pid"])
+
+
+@pytest.fixture(scope="session")
+def wait_for() -> Callable[..., Any]:
+    """What a look finds, as soon as it finds something."""
+    return eventually
+
+
+def eventually(look: Callable[[], T | None], seconds: float = 60) -> T:
+    """What ``look`` finds, as soon as it finds something."""
+    end = time.monotonic() + seconds
+    while (found := look()) is None:
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.25)
+    return found
+
+
+@contextmanager
+def raised(folder: Path, recipe: str, **settings: str) -> Iterator[Workshop]:
+    """`darkroom up` in a folder, with free ports, these settings and the recipe by this name; down, nothing is left."""
+    made = make(folder, None)
+    (folder / "tiny.toml").write_text(RECIPE.replace('name = "tiny"', f'name = "{recipe}"'))
+    ports = {f"DARKROOM_{name}_PORT": str(process.free_port()) for name in ("PREFECT", "MLFLOW", "REPORTS")}
+    made.environment |= ports | {"DARKROOM_SUPERVISE_SECONDS": "2"} | settings
+    try:
+        done = made.command("up", "--recipe", "tiny.toml")
+        assert done.returncode == 0, done.stdout + done.stderr
+        yield made
+        done = made.command("down")
+        assert done.returncode == 0, done.stderr
+        assert not made.left_over()
+    finally:
+        _kill(made.token)
+
+
+@pytest.fixture(scope="session")
+def bring_up() -> Callable[..., AbstractContextManager[House]]:
+    """`darkroom up` in a folder with these settings, and the API of its server."""
+
+    @contextmanager
+    def brought(folder: Path, **settings: str) -> Iterator[House]:
+        with raised(folder, "tiny", **settings) as made:
+            port = made.environment["DARKROOM_PREFECT_PORT"]
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}/api", timeout=60) as api:
+                yield House(made, api)
+
+    return brought
+
+
+@pytest.fixture
+def another(tmp_path: Path) -> Callable[..., AbstractContextManager[Workshop]]:
+    """`darkroom up` in a folder of its own with these settings, for a recipe by this name."""
+    return lambda recipe, **settings: raised(tmp_path / recipe, recipe, **settings)
 
 
 def _kill(token: str) -> None:

@@ -32,6 +32,8 @@ def last_words(done: "subprocess.CompletedProcess[str]") -> str:
         ("version = 1", "version = ", "is not valid TOML"),
         ("builtin:digits-vae", "builtin:nothing", "builtin:nothing is not shipped with darkroom"),
         ('features = "builtin:clip-digits"', 'features = "builtin:eyes"', "builtin:eyes is not shipped with darkroom"),
+        ('vae = "builtin:digits-vae"', 'vae = "photos"', "model.vae = 'photos': "),
+        ("size = 16", "size = 16\nbuckets = 3\nbucket_step = 24", "is no multiple of preprocess.bucket_step = 24"),
         ("[evaluate]", f'[evaluate]\nclip_sha256 = "{"0" * 64}"', "evaluate.clip_sha256: the weights of"),
     ],
 )
@@ -88,6 +90,14 @@ def test_a_full_disk_stops_before_long_work(workshop) -> None:
     done = workshop.command("run", "tiny.toml", DARKROOM_RESERVE_BYTES=str(10**18))
     assert done.returncode == 5
     assert "are free: make room there" in last_words(done)
+    assert not list((workshop.home / "store").glob("checkpoint/*"))
+
+
+def test_a_divergence_is_explained_and_leaves_nothing_half_done(workshop) -> None:
+    done = workshop.command("run", "tiny.toml", "--set", "train.learning_rate=10", "--set", "train.guard.retries=0")
+    assert done.returncode == 5
+    assert "training diverged at step" in last_words(done)
+    assert "Lower train.learning_rate (10.0)" in last_words(done)
     assert not list((workshop.home / "store").glob("checkpoint/*"))
 
 

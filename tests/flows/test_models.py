@@ -12,6 +12,7 @@ import pytest
 import darkroom
 from darkroom import history
 from darkroom.registry import Registry
+from darkroom.report import chronicle
 from darkroom.settings import Settings
 from darkroom.store import file_digest
 from darkroom.tracking import open_registry
@@ -182,6 +183,13 @@ def test_the_history_tells_who_promoted_what(finished, second) -> None:
     (judged,) = next(entry for entry in found.entries if entry.version.version == number).judged
     rule = second["verdict"]["rules"][0]
     assert (judged.gain, judged.low, judged.high) == (rule["gain"], rule["low"], rule["high"])
+
+    registry, newest = registry_of(workshop), found.entries[0].version
+    whole = (registry.artifact(newest.tags[history.RUN], chronicle.PAGE) or b"").decode()
+    assert "to see &lt;b&gt;it&lt;/b&gt;" in whole
+    words = registry._client.get_registered_model("tiny").description
+    assert words.count(chronicle.MARK) == 1
+    assert "to see \\<b\\>it" in words
 
     shown = last_json(workshop.command("report", "tiny", "--json"))
     text = Path(shown["history"]).read_text("utf-8")

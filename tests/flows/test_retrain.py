@@ -36,6 +36,7 @@ def test_the_outcome_says_what_was_made(finished) -> None:
     assert {"fd_clip_digits", "clip_score_digits", "denoising_mse", "denoising_rmse", "denoising_mae"} <= set(
         outcome["metrics"]
     )
+    assert outcome["metrics"]["reconstruction_psnr"] > 20
     assert not workshop.left_over()
 
 
@@ -153,6 +154,8 @@ def test_a_worse_challenger_does_not_replace_the_champion(finished) -> None:
     page = Path(worse["paths"]["report"]).read_text("utf-8")
     assert "Against the champion" in page
     assert primary["words"] in html.unescape(page)
+    assert "wrong promotions were to be expected over its history" in page
+    assert "How steady is it?" in page, "there are two versions"
     champion = registry_of(workshop).with_alias("tiny", "champion")
     assert champion is not None
     assert champion.version == "1"

@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,8 @@ def test_up_is_safe_to_repeat_and_down_leaves_nothing(
         ("prefect", "elsewhere"),
         ("mlflow", "elsewhere"),
         ("reports", "running"),
+        ("worker", "stopped"),
+        ("supervisor", "stopped"),
     ]
     assert servers.up(settings, quiet) == first == servers.status(settings)
     assert prefect_server.answers(first[2].url)
@@ -125,7 +128,7 @@ def test_a_taken_port_is_named_and_what_was_started_ends(tmp_path: Path, elsewhe
         )
         with pytest.raises(RecipeError, match="DARKROOM_REPORTS_PORT"):
             servers.up(settings, quiet)
-    assert [service.state for service in servers.status(settings)] == ["elsewhere", "stopped", "stopped"]
+    assert [service.state for service in servers.status(settings)] == ["elsewhere"] + 4 * ["stopped"]
     assert not processes_with(str(settings.root))
 
 
@@ -138,7 +141,7 @@ def test_a_service_that_ends_at_once_shows_its_log(
     monkeypatch.setattr(
         services,
         "_plans",
-        lambda _: [services._Plan(plan.name, plan.port, plan.setting, plan.health, broken, plan.env)],
+        lambda _: [replace(plan, command=broken)],
     )
     with pytest.raises(ServiceUnavailable, match="this is why"):
         servers.up(settings, quiet)
@@ -160,7 +163,7 @@ def test_up_starts_prefect_mlflow_and_the_reports(tmp_path: Path, tidy: list[Set
     tidy.append(settings)
     lines: list[str] = []
     first = servers.up(settings, lines.append)
-    assert [service.state for service in first] == ["running"] * 3
+    assert [service.state for service in first] == ["running"] * 3 + ["stopped"] * 2
     assert len(lines) == 6
     assert servers.up(settings, quiet) == first
     with servers.prefect_api(settings) as url:

@@ -11,7 +11,7 @@ import pytest
 
 from darkroom.collect import folder, table, webdataset
 from darkroom.collect.manifest import Source, open_source, read_rows
-from darkroom.collect.remote import last_part, local_path
+from darkroom.collect.remote import Remote, last_part, local_path
 from darkroom.collect.source import Item
 from darkroom.errors import RecipeError, ServiceUnavailable
 from darkroom.recipe import Collect
@@ -148,6 +148,29 @@ def test_a_changed_object_has_another_fingerprint(bucket: str, tmp_path: Path) -
     fill(address, {"a.png": b"two"})
     after = {item.path: item.fingerprint for item in folder.items(plan)}
     assert (before["a.png"] != after["a.png"], before["b.png"]) == (True, after["b.png"])
+
+
+def test_caption_files_behind_a_network_are_read_again_only_when_they_changed(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, store, read = f"{bucket}/{tmp_path.name}", Store(tmp_path / "store"), list[str]()
+    texts = Remote.texts
+
+    def counted(self: Remote, paths: list[str]) -> dict[str, bytes | OSError]:
+        read.extend(paths)
+        return texts(self, paths)
+
+    monkeypatch.setattr(Remote, "texts", counted)
+    plan = Collect(source="folder", path=address)
+    fill(address, {f"{name}.png": b"x" for name in "abc"} | {"a.txt": "naïve ☕".encode(), "b.txt": b"b\xff\x00"})
+    first = [item.caption for item in folder.items(plan, store)]
+    assert first[0] == "naïve ☕"
+    assert read == ["a.txt", "b.txt"]
+    assert [item.caption for item in folder.items(plan, store)] == first
+    assert read == ["a.txt", "b.txt"]
+    fill(address, {"a.txt": b"changed", "c.txt": b"new"})
+    assert [item.caption for item in folder.items(plan, store)] == ["changed", first[1], "new"]
+    assert read == ["a.txt", "b.txt", "a.txt", "c.txt"]
 
 
 def test_memory_promises_nothing(tmp_path: Path) -> None:

@@ -88,5 +88,5 @@ def test_a_share_of_a_distance_is_of_its_unbiased_size() -> None:
     few = Drawn(random.normal(size=(120, 40)) * 1.2, ["a"] * 120, np.full(120, np.nan))
     truth = frechet(random.normal(size=(60_000, 40)) * 1.2, held.features)
     biased = MEASURES["frechet"].of(few, held, 120)[0]
-    size = worth("frechet", MEASURES["frechet"], few, held, 120)
+    size = worth(MEASURES["frechet"], few, held, 120)
     assert abs(size - truth) < abs(biased - truth) / 3

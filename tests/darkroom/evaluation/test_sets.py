@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from darkroom.evaluation import sets
 from darkroom.evaluation.sets import diversity, kernel_distance, manifolds, memorisation
 
 
@@ -27,6 +28,22 @@ def test_the_kernel_distance_of_like_sets_is_zero_on_average_whatever_the_count(
         found = [kernel_distance(normal(seed, count), normal(1000 + seed, count)) for seed in range(60)]
         assert abs(np.mean(found)) < 3 * np.std(found) / 60**0.5
     assert kernel_distance(normal(0, 200, shift=0.5), normal(1, 200)) > 0.1
+
+
+def test_of_many_pictures_the_pairs_within_blocks_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = normal(0, 23), normal(1, 11, shift=0.3)
+    monkeypatch.setattr(sets, "BLOCK", 10)
+
+    def within(rows: np.ndarray) -> float:
+        pairs = [(i, j) for i in range(len(rows)) for j in range(len(rows)) if i != j and i // 10 == j // 10]
+        return float(np.mean([sets.cubic(rows[[i]], rows[[j]]) for i, j in pairs]))
+
+    assert kernel_distance(x, y) == pytest.approx(within(x) + within(y) - 2 * sets.cubic(x, y).mean())
+    found = [kernel_distance(normal(seed, 25), normal(1000 + seed, 25)) for seed in range(60)]
+    assert abs(np.mean(found)) < 3 * np.std(found) / 60**0.5, "without bias, as of all pairs"
+    pairs = [(i, j) for i in range(23) for j in range(23) if i != j and i // 10 == j // 10]
+    wanted = np.mean([np.linalg.norm(x[i] - x[j]) for i, j in pairs])
+    assert diversity(x, ["a"] * 23) == pytest.approx(wanted)
 
 
 def test_manifolds_are_their_definitions() -> None:

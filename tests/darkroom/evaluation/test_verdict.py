@@ -1,6 +1,9 @@
 """The verdict before any comparison: limits, signs of a broken model, and copies."""
 
-from darkroom.evaluation.verdict import broken_limits, copied, faults, names
+import pytest
+
+from darkroom.errors import RecipeError
+from darkroom.evaluation.verdict import broken_limits, copied, faults, names, settled
 from darkroom.recipe import Evaluate, Gate, Limit
 
 
@@ -38,3 +41,15 @@ def test_measures_are_named_after_their_extractors() -> None:
         "clip_score_digits",
     )
     assert found["coverage"] == "coverage_clip_digits"
+
+
+def test_a_frechet_distance_of_many_dimensions_is_judged_of_many_pictures_alone() -> None:
+    plan = Evaluate(features="builtin:clip-digits", layer="pooled")  # 64 dimensions
+    assert settled(plan, Gate(first=128)).measure == "frechet"
+    assert settled(plan, Gate(first=127)).measure == "kernel"
+    assert settled(plan, Gate(first=50, measure="coverage")).measure == "coverage"
+    assert settled(plan, Gate(first=128, measure="frechet")).measure == "frechet"
+    with pytest.raises(RecipeError, match=r"gate\.measure = 'frechet': .* 64 dimensions and wants 128 .* 'kernel'"):
+        settled(plan, Gate(first=127, measure="frechet"))
+    with pytest.raises(RecipeError, match=r"gate\.guards\.frechet: "):
+        settled(plan, Gate(first=127, measure="kernel", guards={"frechet": 0.05}))

@@ -1,5 +1,6 @@
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -219,6 +220,14 @@ def test_tokens_are_those_of_the_encoder_with_nothing_cut_off(tokens) -> None:
     reader = CLIPTokenizer.from_pretrained(locate("builtin:digits-text-encoder").path)
     captions = ["seven", "手寫數字七", "a photo of a cat " * 40]
     assert tokens(captions) == [len(reader(text, truncation=False).input_ids) for text in captions]
+
+
+def test_tokenizers_without_a_fast_form_count_too(tmp_path: Path) -> None:
+    from transformers import ByT5Tokenizer
+
+    ByT5Tokenizer().save_pretrained(tmp_path)
+    texts = ["seven", "手寫", "a" * 3000]
+    assert tokens_of(tmp_path)(texts) == [len(text.encode()) + 1 for text in texts]  # and a mark at the end
 
 
 def test_captions_that_the_encoder_would_cut_are_remarked_on(tokens) -> None:

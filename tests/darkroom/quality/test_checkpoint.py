@@ -295,3 +295,28 @@ def test_rows_are_named_whatever_the_index_and_condition(judge: Callable[..., ch
     assert '1 of 4 rows (25 %), such as 37 in "0037.png"' in observed[1]
     assert 'null in "0039.png"' in observed[2]
     assert "39 of 40 rows" in observed[3]
+
+
+def test_rows_among_a_table_are_judged_as_a_table_of_them_is(tmp_path: Path) -> None:
+    table = refused(digits(60), 7, "check: undecodable: cut short")
+    table.loc[20:29, "caption"] = "a buy now"
+    suite = {"expectations": [
+        expectation("column_values_to_not_match_regex", column="caption", regex="buy"),
+        expectation("column_values_to_not_match_regex", column="label", regex="^eight$", row_condition="crops.isna()",
+                    condition_parser="pandas"),
+        expectation("column_value_lengths_to_equal", column="descriptor", value=384, severity="info"),
+        expectation("table_row_count_to_equal", value=60, severity="info"),
+    ]}  # fmt: skip
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps(suite), "utf-8")
+    apart, among = tmp_path / "apart", tmp_path / "among"
+    one = checkpoint.run({"mine": table[table["accepted"]]}, {"mine": file}, apart, run_name="test")
+    other = checkpoint.run({"mine": table}, {"mine": file}, among, run_name="test", among={"mine": table["accepted"]})
+    assert one == other
+    assert len(one.findings) == 3
+    assert (apart / "result.json").read_text() == (among / "result.json").read_text()
+    every_column = [expectation("table_column_count_to_equal", value=len(table.columns))]
+    file.write_text(json.dumps({"expectations": every_column}), "utf-8")
+    assert checkpoint.run(
+        {"mine": table}, {"mine": file}, among, run_name="9" * 11, among={"mine": table["accepted"]}
+    ).passed

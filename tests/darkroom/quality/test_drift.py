@@ -101,7 +101,7 @@ def test_written_numbers_are_those_found(tmp_path: Path) -> None:
     written = json.loads((tmp_path / drift.FILE).read_text())
     assert (written["version"], written["new"], written["old"], written["note"]) == (1, 200, 200, "")
     for line, one in zip(written["measures"], found.measures, strict=True):
-        assert set(line) == {"measure", "kind", "psi", "js", "auc", "statistic", "p_value", "level", "sentence"}
+        assert set(line) == {"measure", "kind", "psi", "kl", "js", "auc", "statistic", "p_value", "level", "sentence"}
         assert line["p_value"] == pytest.approx(one.p_value, rel=1e-5)
     assert list(found.table()["measure"]) == [line["measure"] for line in written["measures"]]
 
@@ -124,13 +124,14 @@ def test_fresh_rows_are_those_that_the_old_batch_has_not() -> None:
 def test_indices_are_those_of_their_definitions() -> None:
     new, old = np.array([10, 30, 60, 0]), np.array([30, 30, 30, 10])
     p, q = np.array([0.1, 0.3, 0.6, drift.EPSILON]), np.array([0.3, 0.3, 0.3, 0.1])
-    psi, js = drift.indices(new, old)
+    psi, kl, js = drift.indices(new, old)
     assert psi == pytest.approx((p * np.log(p / q)).sum() + (q * np.log(q / p)).sum(), rel=2e-3)
+    assert kl == pytest.approx((p * np.log(p / q)).sum(), rel=2e-3)
     from scipy.spatial.distance import jensenshannon
 
     assert js == pytest.approx(jensenshannon(new, old, base=2) ** 2)
-    assert drift.indices(old, old * 7) == (0, 0)
-    assert drift.indices(np.array([5, 0]), np.array([0, 5]))[1] == pytest.approx(1)
+    assert drift.indices(old, old * 7) == (0, 0, 0)
+    assert drift.indices(np.array([5, 0]), np.array([0, 5]))[2] == pytest.approx(1)
 
 
 def test_bins_hold_a_tenth_each_and_see_both_sides_of_a_constant() -> None:

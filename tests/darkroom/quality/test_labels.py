@@ -1,10 +1,11 @@
 import random
 from collections import Counter
+from collections.abc import Callable
 from itertools import product
 
 import pytest
 
-from darkroom.quality.labels import at_odds, distance, judge_labels, misspellings, words_of
+from darkroom.quality.labels import at_odds, distance, judge_labels, misspellings, odd_styles, words_of
 
 
 def test_ways_to_write_a_label_become_its_commonest_and_letters_are_never_changed() -> None:
@@ -84,3 +85,29 @@ def test_a_caption_that_alone_does_not_name_its_label_is_at_odds_with_it() -> No
     assert at_odds(in_chinese) == set()
     other = Counter({("a photo of red grapefruit", "vase"): 1, ("a vase", "vase"): 1, ("a fruit", "Red-Grapefruit"): 1})
     assert at_odds(other) == {("a photo of red grapefruit", "vase")}
+
+
+@pytest.mark.parametrize(
+    ("habit", "other"),
+    [
+        *[(str.lower, other) for other in ("WATER MELON", "Watermelon", "17", "西瓜")],
+        (str.upper, "water melon"),
+        (str.title, "water melon"),
+    ],
+)
+def test_a_rare_label_written_unlike_all_others_of_its_origin_is_remarked_on(
+    habit: Callable[[str], str], other: str
+) -> None:
+    usual = [habit(name) for name in ("shirt", "long skirt", "hat", "dress", "t-shirt", "rain coat")]
+    counts: Counter[tuple[str, str | None]] = Counter({(name, "shop"): 20 for name in usual})
+    assert not odd_styles(counts)
+    assert set(odd_styles(counts + Counter({(other, "shop"): 2}))) == {(other, "shop")}
+    assert not odd_styles(counts + Counter({(other, "shop"): 20})), "a class of its own"
+    assert not odd_styles(counts + Counter({(other, "market"): 2})), "another origin has its own habits"
+
+
+def test_where_labels_are_few_or_written_in_many_ways_there_is_no_habit() -> None:
+    few = Counter({(name, None): 30 for name in ("cat", "dog", "bird")})
+    mixed = Counter({(name, None): 10 for name in ("cat", "dog", "bird", "cow", "pig", "Eiffel Tower", "Big Ben")})
+    for counts in (few, mixed):
+        assert not odd_styles(counts + Counter({("Watermelon", None): 1}))

@@ -11,6 +11,7 @@ from darkroom.history import Against, Entry, History, Judged, Move
 from darkroom.registry import Version
 from darkroom.report import chronicle
 from darkroom.settings import Settings
+from darkroom.stability import trained
 
 HOSTILE = '<script>alert("1")</script> & <img src=x onerror=alert(2)>'
 DIGEST = "ab" * 32
@@ -167,3 +168,57 @@ def test_a_page_that_nobody_has_and_a_digest_that_is_none(tmp_path: Path) -> Non
     wrong = replace(version(3), tags={"darkroom.verdict": "../../elsewhere", "darkroom.run": "run3"})
     assert chronicle.page_of(Artifacts(run3=b"x"), wrong, tmp_path) is None
     assert list(tmp_path.iterdir()) == []
+
+
+class Pages:
+    """A registry that keeps what it is told."""
+
+    def __init__(self, found: History) -> None:
+        self.found = found
+        self.kept: dict[str, bytes] = {}
+        self.text = ""
+
+    def log_results(self, run_id: str, model_id: None, metrics: dict[str, float], artifacts: dict[str, Path]) -> None:
+        self.kept |= {f"{run_id}/{name}": path.read_bytes() for name, path in artifacts.items()}
+
+    def describe(self, model: str, mark: str, words: str) -> None:
+        assert words.startswith(mark)
+        self.text = words
+
+
+def test_mlflow_is_told_the_history(found: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = Pages(found)
+    monkeypatch.setattr(chronicle.history, "read", lambda _registry, _model: found)
+    place = chronicle.tell(registry, "digits", Settings(home=tmp_path))
+    assert registry.kept == {"run5/history.html": place.read_bytes()}
+    lines = registry.text.splitlines()
+    table = [line for line in lines if re.match(r"\| \d", line)]
+    assert [line.split(" | ")[0] for line in table] == [f"| {number}" for number in (5, 4, 3, 2, 1)]
+    assert "at most 0.2 wrong promotions" in registry.text
+    third = table[2]
+    assert "PASS" in third
+    assert "+0.3 \\(+0.2 to +0.4\\) over version 1" in third
+    assert "2026-11-03 10:00 by the gate: better" in third
+    assert all(len(re.findall(r"(?<!\\)\|", line)) == 8 for line in table), "reasons do not break the table"
+    assert not re.search(r"(?<!\\)<", registry.text), "nor are they markup"
+
+
+def test_the_short_history_fits_into_mlflow(found: History) -> None:
+    newest = found.entries[0]
+    many = History("digits", tuple(replace(newest, version=version(number)) for number in range(200, 0, -1)))
+    text = chronicle.in_short(many)
+    assert len(text) <= chronicle.TEXT
+    shown = len(re.findall(r"^\| \d", text, re.MULTILINE))
+    assert shown > 10
+    assert text.endswith(f"and {200 - shown} older ones.")
+
+
+def test_how_steady_it_is_stands_on_the_page(found: History, tmp_path: Path) -> None:
+    made = [
+        replace(entry, made=trained({"seed": str(place)}, "s", entry.measures))
+        for place, entry in enumerate(found.entries)
+    ]
+    page = chronicle.write(tmp_path, History("digits", tuple(made)), Settings(home=tmp_path)).read_text("utf-8")
+    text = re.sub(r"\s+", " ", Tags(page).text)
+    assert "clip_score_digits" in text
+    assert "33 ± 1.6 (5)" in text

@@ -38,18 +38,23 @@ TABLE = {
 }
 PLAN = Recipe.model_validate(TABLE)
 ONE = {"start": 1000.0, "step": 1.0, "validation": 10.0, "grid": 100.0, "checkpoint": 0.1, "pipeline": 5.0}
+ONE |= {"evaluation": 7000.0}
 MEASURED = {"seconds": ONE, "peak_bytes": 7, "checkpoint_bytes": 10, "pipeline_bytes": 1}
 
 
 def test_the_sum_has_everything_as_often_as_the_intervals_say() -> None:
     found = total(PLAN, MEASURED, {"train": 30, "validation": 10}, 100)
     assert found["train_seconds"] == pytest.approx(1000 + 100 + 4 * 10 + 2 * 100 + 4 * 0.1 + 5)
-    assert found["evaluate_seconds"] == 0
-    drawn = MEASURED | {"seconds": ONE | {"draw": 50.0, "features": 0.5}}
+    assert (found["evaluate_seconds"], found["compare_seconds"]) == (7000, 0), "what draws nothing is evaluated whole"
+    drawn = MEASURED | {"seconds": ONE | {"batch": 50.0}}
     found = total(PLAN, drawn, {"train": 30, "validation": 10}, 0)
     assert found["train_seconds"] == 0
-    assert found["evaluate_seconds"] == pytest.approx(3 * 50 + (10 + 10 + 30) * 0.5 + 3 * 10)
+    # Ten pictures are three batches of four, and errors are taken at three times: one of each was in the 7000.
+    assert found["evaluate_seconds"] == pytest.approx(7000 + 2 * 50 + 2 * 10)
+    assert found["compare_seconds"] == 0
     assert found["disk_bytes"] == 31
+    against = total(PLAN, drawn, {"train": 30, "validation": 10}, 0, champion=True)
+    assert against["compare_seconds"] == pytest.approx(found["evaluate_seconds"] + 2 * 512 * 50)
 
 
 def test_what_was_trained_already_is_not_estimated_again(tmp_path: Path) -> None:
@@ -77,7 +82,7 @@ def test_an_estimate_is_measured_by_a_process_of_its_own(tmp_path: Path) -> None
     shards = synthetic_shards(PLAN, store, "cpu")
     found = estimate(PLAN, shards, store, "cpu", price_per_hour=3600.0, currency="EUR")
     assert found.train_seconds > found.steps * 1e-4
-    assert found.evaluate_seconds > 0
+    assert found.evaluate_seconds > 1, "it loads what the run's evaluation loads"
     assert found.peak_bytes > 1e8
     assert found.cost == pytest.approx(found.seconds)
     (kept,) = (store.root / FOLDER).glob("*.json")

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from darkroom.errors import RecipeError, ServiceUnavailable
 from darkroom.preprocess.latents import Latents
@@ -17,6 +19,7 @@ from darkroom.training import parts
 from darkroom.weights import base as bases
 from darkroom.weights import pipelines
 from darkroom.weights.base import Name, locate_base, read_name
+from darkroom.weights.locate import locate
 
 REPOSITORY = "maker/model"
 COMMIT = "a" * 40
@@ -50,8 +53,13 @@ def folder(tmp_path: Path) -> Path:
     where = tmp_path / "pipeline"
     for name, content in {**WANTED, pipelines.INDEX: json.dumps(INDEX), "README.md": "words"}.items():
         (where / name).parent.mkdir(parents=True, exist_ok=True)
-        (where / name).write_text(content)
+        (where / name).write_bytes(weights(content) if name.endswith(".safetensors") else content.encode())
     return where
+
+
+def weights(words: str) -> bytes:
+    """A safetensors file that other words make another one."""
+    return save({"words": np.frombuffer(words.encode(), np.uint8)})
 
 
 def recipe(base: str | None, **sections: Any) -> Recipe:
@@ -78,6 +86,8 @@ def test_names_are_told_apart(tmp_path: Path, folder: Path) -> None:
     assert read_name("champion").kind == "champion"
     assert read_name("models:/digits/3").kind == "registered"
     assert read_name("digits@champion").kind == "registered"
+    assert read_name("digits/1").kind == "registered"
+    assert read_name("maker/1@main").kind == "hub"
     assert read_name(str(folder)) == Name("folder", str(folder))
     assert read_name("stable-diffusion-v1-5").where == "stable-diffusion-v1-5/stable-diffusion-v1-5"
     assert read_name("maker/model@v2") == Name("hub", "maker/model", "v2")
@@ -97,19 +107,36 @@ def test_the_identity_follows_what_is_loaded_alone(folder: Path) -> None:
     (folder / "unet/config.json").write_text('{"_name_or_path": "elsewhere"}')
     assert locate_base(str(folder), "stable-diffusion").sha256 == first.sha256
     vae = parts.latents_of(recipe(str(folder))).digest
-    (folder / "unet/diffusion_pytorch_model.safetensors").write_text("other weights")
+    (folder / "unet/diffusion_pytorch_model.safetensors").write_bytes(weights("other weights"))
     assert locate_base(str(folder), "stable-diffusion").sha256 != first.sha256
     assert parts.latents_of(recipe(str(folder))).digest == vae, "another denoiser makes no latents anew"
-    (folder / "vae/diffusion_pytorch_model.safetensors").write_text("other weights!")
+    (folder / "vae/diffusion_pytorch_model.safetensors").write_bytes(weights("other weights!"))
     latents = parts.latents_of(recipe(str(folder)))
     assert isinstance(latents, Latents)
     assert latents.digest != vae
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
 
 
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
         (lambda folder: shutil.rmtree(folder / "vae"), r"names vae, but the folder vae/ is not there"),
+        (
+            lambda folder: shutil.rmtree(folder / "tokenizer") or (folder / "tokenizer").mkdir(),
+            "tokenizer/ has no vocab",
+        ),
+        (
+            lambda folder: (folder / "scheduler/scheduler_config.json").unlink(),
+            "scheduler/ has no scheduler_config.json",
+        ),
+        (lambda folder: (folder / "unet/config.json").unlink(), r"unet/ has no config\.json"),
+        (
+            lambda folder: cut(folder / "unet/diffusion_pytorch_model.safetensors"),
+            r"unet/diffusion_pytorch_model\.safetensors is no whole safetensors file",
+        ),
         (lambda folder: (folder / pipelines.INDEX).unlink(), "is not a diffusers pipeline"),
         (lambda folder: (folder / pipelines.INDEX).write_text("{"), "cannot be read"),
         (
@@ -144,6 +171,70 @@ def test_what_is_no_whole_pipeline_is_said_in_one_sentence(folder: Path, spoil, 
     spoil(folder)
     with pytest.raises(RecipeError, match=words):
         locate_base(str(folder), "stable-diffusion")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda one: (one / "config.json").unlink(), r"model\.text_encoder = .*: .* has no config\.json"),
+        (lambda one: cut(one / "model.safetensors"), r"model\.safetensors is no whole safetensors file"),
+        (lambda one: (one / "model.safetensors").unlink(), "has no weights in safetensors"),
+        (lambda one: (one / "tokenizer.json").unlink(), "has no tokenizer"),
+    ],
+)
+def test_a_part_of_ones_own_is_looked_at_before_a_run(tmp_path: Path, spoil, words: str) -> None:
+    one = tmp_path / "mine"
+    shutil.copytree(locate("builtin:digits-text-encoder").path, one)
+    plan = recipe(None, model=NAMED | {"base": None, "text_encoder": str(one)})
+    parts.look_early(plan)
+    spoil(one)
+    with pytest.raises(RecipeError, match=words):
+        parts.look_early(plan)
+
+
+SD3 = {"family": "stable-diffusion-3", "text_encoder": "builtin:digits-text-encoder"}
+SD3 |= {"vae": "builtin:digits-vae", "text_encoder_2": "builtin:digits-text-encoder"}  # two pixels to a latent
+
+
+@pytest.mark.parametrize(
+    ("model", "cut", "words"),
+    [
+        (SD3, {"size": 16}, None),
+        (SD3 | {"transformer": {"patch_size": 2}}, {"size": 48, "buckets": 3, "bucket_step": 8}, None),
+        (
+            SD3 | {"transformer": {"patch_size": 3}},
+            {"size": 16},
+            "size = 16: 2 x 2 pixels make a latent, and 3",
+        ),
+        (
+            SD3 | {"transformer": {"patch_size": 8}},
+            {"size": 64, "buckets": 3, "bucket_step": 8},
+            "preprocess.bucket_step = 8: .*pixels is no multiple of 16: take 16",
+        ),
+    ],
+)
+def test_shapes_that_make_no_whole_tokens_are_refused_before_a_run(model, cut, words: str | None) -> None:
+    plan = recipe(None, model=model, preprocess=cut)
+    if words is None:
+        parts.look_early(plan)
+    else:
+        with pytest.raises(RecipeError, match=words):
+            parts.look_early(plan)
+
+
+def test_another_kind_of_autoencoder_is_refused_before_a_run(folder: Path, tmp_path: Path) -> None:
+    """diffusers' ``AutoencoderKL`` would open it, with weights made up for all that it lacks."""
+    config = '{"_class_name": "AutoencoderTiny"}'
+    (folder / "vae/config.json").write_text(config)
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny/config.json").write_text(config)
+    (tmp_path / "tiny/diffusion_pytorch_model.safetensors").write_bytes(weights("tiny"))
+    alone = recipe(None, model=NAMED | {"base": None, "vae": str(tmp_path / "tiny")})
+    for plan in (recipe(str(folder)), alone):
+        with pytest.raises(
+            RecipeError, match="is of the class AutoencoderTiny, and darkroom's latents are those of an"
+        ):
+            parts.look_early(plan)
 
 
 def test_a_repository_is_pinned_to_its_commit(monkeypatch, tmp_path: Path, folder: Path) -> None:
@@ -203,6 +294,8 @@ def test_champion_is_decided_once_for_the_same_data_and_recipe(tmp_path: Path) -
     assert parts.pin(plan, "more data", names, store).model.base == "models:/mine/1"
     longer = recipe(None, model=NAMED, train={"steps": 6})
     assert parts.pin(longer, "more data", names, store).model.base == "models:/mine/2"
+    shaped = NAMED | {"unet": {"layers_per_block": 1}}
+    assert parts.pin(recipe(None, model=shaped), "more data", names, store).model.base == "models:/mine/2"
     judged = recipe(None, model=NAMED, evaluate={"count": 9})
     assert parts.pin(judged, "more data", names, store).model.base == "models:/mine/1", "another judge trains nothing"
 
