@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from darkroom.explain import explain
@@ -78,58 +77,63 @@ def test_what_is_needed_stays_and_works_and_the_rest_is_gone(house, tmp_path: Pa
 def test_old_flow_runs_of_darkroom_go_with_their_artifacts_and_logs(
     prefect_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    from prefect import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from tasks import prune as pruning
+
     ours, foreign = f"prune-{uuid.uuid4().hex}", f"foreign-{uuid.uuid4().hex}"
     monkeypatch.setenv("DARKROOM_HOME", str(tmp_path))
-    with httpx.Client(base_url=prefect_url, timeout=30) as api:
-        runs = {
-            name: [_flow_run(api, flow, state) for flow, state in ((ours, state), (foreign, state))]
-            for name, state in (("ended", "COMPLETED"), ("going", "RUNNING"))
-        }
-        spared = _flow_run(api, ours, "COMPLETED")
-        for run in (*runs["ended"], *runs["going"], spared):
-            _artifact_and_log(api, run)
+    monkeypatch.setattr(pruning, "FLOWS", (ours,))
+    with temporary_settings({PREFECT_API_URL: prefect_url}), get_client(sync_client=True) as client:
+        old, spared, theirs = (_flow_run(client, flow, ended=True) for flow in (ours, ours, foreign))
+        going = _flow_run(client, ours, ended=False)
 
-        def there(run: str) -> tuple[int, int, int]:
-            wanted = {"flow_run_id": {"any_": [run]}}
-            found = api.post("/artifacts/filter", json={"artifacts": wanted}).json()
-            logs = api.post("/logs/filter", json={"logs": wanted}).json()
-            return api.get(f"/flow_runs/{run}").status_code, len(found), len(logs)
+        def after(days: int) -> list[int]:
+            monkeypatch.setenv("DARKROOM_PRUNE_PREFECT_DAYS", str(days))
+            return [one.count for one in pruning.prune_prefect.__wrapped__.fn([str(spared)], False)]
 
-        pruned = _prune_prefect(prefect_url, (ours,), [spared], 30)
-        assert there(runs["ended"][0]) == (200, 1, 1)
-        assert [one.count for one in pruned] == [0, 0]
-        assert [one.count for one in _prune_prefect(prefect_url, (ours,), [spared], 0)] == [1, 1]
-        assert there(runs["ended"][0]) == (404, 0, 0)
-        for run in (runs["ended"][1], *runs["going"], spared):
-            assert there(run) == (200, 1, 1)
+        assert after(30) == [0, 0]
+        assert _what_is_left(client, old) == (True, 1, 1)
+        assert after(0) == [1, 1]
+        assert _what_is_left(client, old) == (False, 0, 0)
+        for run in (spared, theirs, going):
+            assert _what_is_left(client, run) == (True, 1, 1)
 
 
-def _flow_run(api: httpx.Client, flow: str, state: str) -> str:
-    flow_id = api.post("/flows/", json={"name": flow}).json()["id"]
-    run: str = api.post("/flow_runs/", json={"flow_id": flow_id, "state": {"type": "PENDING"}}).json()["id"]
-    for one in ("RUNNING", state):
-        body = {"state": {"type": one, "timestamp": datetime.now(UTC).isoformat()}, "force": True}
-        assert api.post(f"/flow_runs/{run}/set_state", json=body).is_success
+def _flow_run(client: Any, name: str, *, ended: bool) -> uuid.UUID:
+    """A flow run with an artifact and a line of its log."""
+    from prefect import flow
+    from prefect.client.schemas.actions import ArtifactCreate, LogCreate
+    from prefect.states import Completed, Running
+
+    run: uuid.UUID = client.create_flow_run(flow(name=name)(lambda: None), state=Running()).id
+    client.create_artifact(ArtifactCreate(key="pruned", type="markdown", data="text", flow_run_id=run))
+    line = LogCreate(name="n", level=20, message="m", timestamp=datetime.now(UTC), flow_run_id=run)
+    client.create_logs([line])
+    if ended:
+        client.set_flow_run_state(run, Completed(), force=True)
     return run
 
 
-def _artifact_and_log(api: httpx.Client, run: str) -> None:
-    body = {"key": "pruned", "type": "markdown", "data": "text", "flow_run_id": run}
-    assert api.post("/artifacts/", json=body).is_success
-    line = {"name": "n", "level": 20, "message": "m", "timestamp": datetime.now(UTC).isoformat(), "flow_run_id": run}
-    assert api.post("/logs/", json=[line]).is_success
+def _what_is_left(client: Any, run: uuid.UUID) -> tuple[bool, int, int]:
+    """(whether it is there, its artifacts, its lines of log)."""
+    from prefect.client.schemas.filters import (
+        ArtifactFilter,
+        ArtifactFilterFlowRunId,
+        LogFilter,
+        LogFilterFlowRunId,
+    )
+    from prefect.exceptions import ObjectNotFound
 
-
-def _prune_prefect(url: str, flows: tuple[str, ...], spared: list[str], days: int) -> Any:
-    """What the task does, in this process, upon these flows alone."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    from tasks import prune
-
-    with pytest.MonkeyPatch.context() as patch, temporary_settings({PREFECT_API_URL: url}):
-        patch.setattr(prune, "FLOWS", flows)
-        patch.setenv("DARKROOM_PRUNE_PREFECT_DAYS", str(days))
-        return prune.prune_prefect.__wrapped__.fn(spared, False)
+    artifacts = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
+    logs = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run]))
+    try:
+        client.read_flow_run(run)
+        there = True
+    except ObjectNotFound:
+        there = False
+    return there, len(client.read_artifacts(artifact_filter=artifacts)), len(client.read_logs(log_filter=logs))
 
 
 def test_every_flow_is_known_to_pruning() -> None:
