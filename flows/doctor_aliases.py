@@ -108,7 +108,7 @@ def _local(source: str) -> Path | None:
 def _asked(settings: Settings) -> Iterator[Source | None]:
     uri = settings.tracking_uri
     if uri.startswith(("http://", "https://")):
-        yield _Rest(uri.rstrip("/"))
+        yield _Rest(uri.rstrip("/"), settings.mlflow_login)
         return
     path = Path(uri.removeprefix("sqlite:///").partition("?")[0])
     if not uri.startswith("sqlite:///") or not path.is_file():
@@ -152,11 +152,12 @@ class _Database:
 class _Rest:
     """An MLflow server."""
 
-    def __init__(self, server: str) -> None:
+    def __init__(self, server: str, login: tuple[str, str] | None) -> None:
         import httpx
 
         name, word = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
-        auth = httpx.BasicAuth(name, word) if name else None
+        given = (name, word) if name else login
+        auth = httpx.BasicAuth(*given) if given else None
         self._http = httpx.Client(base_url=f"{server}/api/2.0/mlflow/", timeout=10.0, trust_env=False, auth=auth)
 
     def models(self) -> list[Model]:
