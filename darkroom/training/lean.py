@@ -74,7 +74,8 @@ class LeanUpsample(Upsample2D):
     def forward(self, hidden_states: torch.Tensor, output_size: int | None = None, *_: Any, **__: Any) -> torch.Tensor:
         """NCHW -> NCHW."""
         if not _channels_last(hidden_states):
-            return super().forward(hidden_states, output_size)
+            usual: torch.Tensor = super().forward(hidden_states, output_size)
+            return usual
         size = {"scale_factor": 2.0} if output_size is None else {"size": output_size}
         enlarged: torch.Tensor = self.conv(functional.interpolate(hidden_states, mode="nearest", **size))
         return enlarged
