@@ -208,6 +208,8 @@ def markdown(question: Question, remark: str = "") -> str:
 
 
 def _meaning(judgement: Judgement) -> str:
+    if judgement.decision == "PASS" and not judgement.rules:
+        return "there was no champion to compare it with"
     return {
         "PASS": "the challenger is measurably better",
         "FAIL": "the challenger is not better, or breaks a limit",
