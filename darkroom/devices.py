@@ -10,7 +10,8 @@ def prepare(threads: int, device: str) -> None:
 
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # else each new tensor is filled before it is written
+    # Else each new tensor is filled before it is written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     # A metric must not depend on TF32's ten bits.
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
