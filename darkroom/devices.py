@@ -1,7 +1,5 @@
 """How torch computes here: made once a process, before the first tensor."""
 
-from typing import Any
-
 
 def prepare(threads: int, device: str) -> None:
     """Fix the thread count and deterministic algorithms, so that the same work gives the same bits on one machine."""
@@ -12,8 +10,8 @@ def prepare(threads: int, device: str) -> None:
 
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
-    kept: Any = torch.utils.deterministic  # its types do not know the field
-    kept.fill_uninitialized_memory = False  # else each new tensor is filled before it is written
+    # Else each new tensor is filled before it is written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     # A metric must not depend on TF32's ten bits.
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
