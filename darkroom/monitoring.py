@@ -296,7 +296,7 @@ def watch(now: Mapping[str, float], then: Mapping[str, float], plan: Recipe) -> 
         if measure not in now or not then.get(measure):
             continue
         change = (now[measure] - then[measure]) / abs(then[measure])
-        worse = change if lower else -change
+        worse = (change if lower else -change) + 0.0  # no -0.0
         found.append(Watched(measure, now[measure], then[measure], worse, worse > plan.monitor.worse))
     return found
 
