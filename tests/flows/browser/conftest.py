@@ -51,6 +51,10 @@ class Page:
         """The page's text, once it has all these words."""
         return str(self.until(lambda: all(word in self.text for word in words) and self.text, str(words), patience))
 
+    def says(self, line: str, patience: float = PATIENCE) -> None:
+        """Wait for a line of just these words, such as a state's badge."""
+        self.until(lambda: line in self.text.splitlines(), line, patience)
+
     def find(self, xpath: str, patience: float = PATIENCE) -> WebElement:
         """The first visible element at an XPath, once there is one."""
         shown: WebElement = self.until(lambda: self.all(xpath)[0], xpath, patience)

@@ -75,7 +75,7 @@ def test_a_retraining_is_scheduled_in_prefect_and_watched_to_its_end(page: Any, 
     page.button("Quick run")
     page.click(f"{DIALOG}//button[normalize-space(.) = 'Run']")
     page.button("View run")
-    page.reads("Completed", patience=RUN_SECONDS)
+    page.says("Completed", patience=RUN_SECONDS)
     page.button("Task Runs")
     page.reads("collect", "register")
     page.shoot("prefect-run")
@@ -110,7 +110,7 @@ def decide(page: Any, house: House, name: str, decision: str, reason: str) -> No
     """Answer the form of the run that waits for a person."""
     page.open(f"{house.prefect}/v2/runs")
     page.click(f"//a[starts-with(normalize-space(.), '{name}')]")
-    page.reads("Suspended", patience=RUN_SECONDS)
+    page.says("Suspended", patience=RUN_SECONDS)
     page.button("Open menu")
     page.click("//*[@role = 'menuitem'][normalize-space(.) = 'Resume']")
     page.reads("Resume Flow Run", "PASS", "in MLflow")
@@ -137,7 +137,7 @@ def alias(house: House, name: str = "champion") -> str:
 
 def test_a_promotion_is_approved_in_prefects_form_and_seen_in_mlflow(page: Any, house: House) -> None:
     decide(page, house, "promote tiny 1", "approve", "sharp enough")
-    page.reads("Completed", patience=RUN_SECONDS)
+    page.says("Completed", patience=RUN_SECONDS)
     page.open(f"{house.mlflow}/#/models/tiny")
     page.find("//*[@role = 'row'][contains(., 'Version 1')]//*[@title = 'champion']")
     page.open(f"{house.mlflow}/#/models/tiny/versions/1")
