@@ -42,7 +42,7 @@ class LeanConvolution(nn.Conv2d):
         return functional.linear(input.permute(0, 2, 3, 1), matrix, self.bias).permute(0, 3, 1, 2)
 
 
-class LeanResidual(ResnetBlock2D):  # type: ignore[misc]
+class LeanResidual(ResnetBlock2D):
     """A residual block that keeps its layout, and does not divide by 1."""
 
     @staticmethod
@@ -62,7 +62,7 @@ class LeanResidual(ResnetBlock2D):  # type: ignore[misc]
         return skipped + hidden
 
 
-class LeanUpsample(Upsample2D):  # type: ignore[misc]
+class LeanUpsample(Upsample2D):
     """Doubles each side by repeating pixels, in the layout that it is given."""
 
     @staticmethod
@@ -81,7 +81,7 @@ class LeanUpsample(Upsample2D):  # type: ignore[misc]
         return enlarged
 
 
-class LeanTransformer(Transformer2DModel):  # type: ignore[misc]
+class LeanTransformer(Transformer2DModel):
     """Attention over pixels that ends in the layout that it began in."""
 
     @staticmethod
