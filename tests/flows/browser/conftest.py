@@ -25,7 +25,8 @@ class Page:
         self.driver, self._pictures = driver, pictures
 
     def open(self, url: str) -> "Page":
-        """Go to an address."""
+        """Go to an address, and load it anew where it is shown already."""
+        self.driver.get("about:blank")  # what differs behind the # alone would not be loaded
         self.driver.get(url)
         return self
 
