@@ -97,7 +97,7 @@ def commands() -> Iterator[Any]:
                     yield pytest.param(words[1:], id=f"{named(page)}: {' '.join(words)}")
 
 
-@pytest.mark.parametrize("words", commands())
+@pytest.mark.parametrize("words", list(commands()))
 def test_the_commands_are_ones_that_darkroom_takes(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     parser().parse_args(words)  # exits for what it does not know
@@ -109,7 +109,7 @@ def quoted() -> Iterator[Any]:
             yield pytest.param(text, id=f"{page}-{number}")
 
 
-@pytest.mark.parametrize("text", quoted())
+@pytest.mark.parametrize("text", list(quoted()))
 def test_parts_of_recipes_are_valid(text: str) -> None:
     table = tomllib.loads(text)
     whole = {name: merged(WHOLE.get(name, {}), table.get(name, {})) for name in WHOLE | table}
