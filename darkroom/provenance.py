@@ -44,7 +44,7 @@ WEIGHTS = (
     "evaluate.clip",
     "evaluate.safety",
 )
-PLACES = (*WEIGHTS, "collect.path", "check.captioner", "check.safety")
+PLACES = (*WEIGHTS, "collect.path", "check.captioner", "check.safety", "check.clip")
 # What a checkpoint's folder holds of the model itself; its card names what it was made of and may be worded anew.
 MODEL = re.compile(r"(pipeline|lora)/(?!.*\.md$).*|learned_embeds\.safetensors")
 PACKAGES = (

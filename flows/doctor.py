@@ -215,7 +215,10 @@ def _removed(database: Path) -> Iterator[Line]:
         "ON t.name = a.name AND t.version = a.version WHERE t.key = ?"
     )
     with contextlib.closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=1)) as store:
-        found = [*store.execute(query, (marks.TAG,))]
+        try:
+            found = [*store.execute(query, (marks.TAG,))]
+        except sqlite3.OperationalError:  # no model was ever registered there
+            return
     for name, alias, value in found:
         if said := marks.read({marks.TAG: str(value)}):
             yield Line("warning", f"{name}@{alias}: {marks.words(said)}", f"darkroom run {name}")

@@ -137,7 +137,7 @@ class Pending:
             finally:
                 process.stop(self._server, STOP_SECONDS)
                 self._server = None
-        elif self.mode == "up" and "prefect" in sys.modules:
+        elif self.mode != "own" and "prefect" in sys.modules and prefect_server.answers(f"{self.url}/health"):
             hand_over()
         self._release()
         if self._restore is not None:

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from darkroom import again, provenance
 from darkroom.artifacts import CheckedManifest, Checkpoint, Manifest
@@ -20,7 +22,7 @@ DIGEST, WEIGHTS = "c" * 64, "pipeline/unet/model.safetensors"
 class Mlflow:
     """A registry of one version with these artifacts."""
 
-    uri = "sqlite:///x"
+    uri = shown = "sqlite:///x"
 
     def __init__(self, **files: Any) -> None:
         self.files = files
@@ -58,7 +60,8 @@ def plan(tmp_path: Path) -> Recipe:
     """A recipe with an autoencoder in a folder of this machine."""
     vae = tmp_path / "my-vae"
     vae.mkdir()
-    (vae / "config.json").write_text("{}")
+    (vae / "config.json").write_text('{"_class_name": "AutoencoderKL"}')
+    save_file({"weight": np.zeros(1, np.float32)}, vae / "diffusion_pytorch_model.safetensors")
     table = {
         "version": 1,
         "name": "photos",

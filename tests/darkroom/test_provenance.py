@@ -4,7 +4,9 @@ import json
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from darkroom import provenance
 from darkroom.recipe import Recipe, parse
@@ -16,7 +18,7 @@ TABLE = {
     "name": "tiny",
     "collect": {"source": "folder", "path": "/home/somebody/photos"},
     "model": {"vae": "builtin:digits-vae", "text_encoder": "builtin:digits-text-encoder"},
-    "train": {"steps": 1, "prompts": ["/imagine a seven", "see https://user:word@host/x?y"]},
+    "train": {"steps": 1, "prompts": ["/imagine a seven", "see https://host/x?y"]},
     "evaluate": {
         "features": "builtin:clip-digits",
         "clip": "builtin:clip-digits",
@@ -89,7 +91,8 @@ def test_weights_are_named_by_their_bytes() -> None:
 def test_local_weights_are_found_again_by_their_bytes(tmp_path: Path) -> None:
     folder = tmp_path / "my-vae"
     folder.mkdir()
-    (folder / "config.json").write_text("{}")
+    (folder / "config.json").write_text('{"_class_name": "AutoencoderKL"}')
+    save_file({"weight": np.zeros(1, np.float32)}, folder / "diffusion_pytorch_model.safetensors")
     plan = parse(TABLE | {"model": {**TABLE["model"], "vae": str(folder)}}, "x")
     store = Store(tmp_path / "store")
     provenance.remember(plan, store)

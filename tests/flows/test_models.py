@@ -71,7 +71,8 @@ def test_a_version_is_explained_where_there_is_no_store(finished, tmp_path: Path
     assert found["device"]["training"]["device"] == "cpu"
     assert found["code"]["darkroom"]
     assert found["links"]["flow_run"] == outcome["run"]["url"]
-    assert outcome["model"]["run_id"] in found["links"]["samples"]
+    version = open_registry(Settings(home=workshop.home), "tiny").resolve("tiny/1")
+    assert version.tags[history.RUN] in found["links"]["samples"], "those of its last evaluation"
     assert not (elsewhere.folder / "mlruns" / "store").exists()
 
     text = elsewhere.command("explain", "models:/tiny/1")

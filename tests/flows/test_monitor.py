@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from itertools import islice
 from typing import Any
 
@@ -14,6 +15,7 @@ from darkroom.settings import Settings
 from darkroom.tracking import open_registry
 
 NEW = 40
+DRIFTED, DUE = "darkroom.champion.drifted", "darkroom.retraining.due"
 
 
 def monitored(workshop: Any, *arguments: str) -> dict[str, Any]:
@@ -23,12 +25,17 @@ def monitored(workshop: Any, *arguments: str) -> dict[str, Any]:
     return found
 
 
-def events_of(url: str, run: str) -> dict[str, dict[str, Any]]:
-    """What a flow run told, by the events' names."""
+def events_of(url: str, run: str, *wanted: str) -> dict[str, dict[str, Any]]:
+    """What a flow run told, by the events' names, once it told those that are wanted."""
     body = {"filter": {"event": {"prefix": ["darkroom."]}, "related": {"id": [f"prefect.flow-run.{run}"]}}, "limit": 50}
-    answer = httpx.post(f"{url}/events/filter", json=body)
-    answer.raise_for_status()
-    return {one["event"]: one["payload"] for one in answer.json()["events"]}
+    end = time.monotonic() + 30  # the server writes them by and by
+    while True:
+        answer = httpx.post(f"{url}/events/filter", json=body)
+        answer.raise_for_status()
+        told = {one["event"]: one["payload"] for one in answer.json()["events"]}
+        if told.keys() >= set(wanted) or time.monotonic() > end:
+            return told
+        time.sleep(0.3)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +75,7 @@ def test_new_data_make_retraining_due_and_the_pictures_stay_the_same_bytes(finis
     assert found["same"].startswith("bytes")
     assert found["new_rows"] == NEW
     assert f"{NEW} accepted pictures are new since it was trained on" in found["reason"]
-    told = events_of(prefect_url, found["run"]["id"])["darkroom.retraining.due"]
+    told = events_of(prefect_url, found["run"]["id"], DUE)[DUE]
     assert (told["model"], told["version"], told["recipe"]) == ("tiny", "1", "tiny.toml")
     assert "pictures are new" in told["why"]
 
@@ -88,7 +95,7 @@ def test_a_damaged_champion_has_drifted(finished, healthy, prefect_url: str) -> 
         weights.write_bytes(whole)
     assert found["decision"] == "drifted"
     assert "unet/diffusion_pytorch_model.safetensors has not the bytes that it was registered with" in found["reason"]
-    assert set(events_of(prefect_url, found["run"]["id"])) == {"darkroom.champion.drifted", "darkroom.retraining.due"}
+    assert set(events_of(prefect_url, found["run"]["id"], DRIFTED, DUE)) == {DRIFTED, DUE}
     points = registry._client.get_metric_history(run_of(registry, "tiny"), "monitor/champion")
     assert [point.value for point in points][-1] == 1.0
     assert len({point.step for point in points}) == len(points) >= 2
