@@ -155,9 +155,13 @@ def test_an_alias_that_is_moved_in_mlflow_is_recorded_and_rolled_back(page: Any,
     page.reads("Add/Edit alias for model version 2")
     field = page.find(f"{DIALOG}//input[@role = 'combobox' or @type = 'search']")
     field.send_keys("champion")
+    page.find("//*[contains(@class, 'select-item-option')][normalize-space(.) = 'champion']")
     field.send_keys(Keys.ENTER)
+    page.find(f"{DIALOG}//*[@title = 'champion']")
     page.shoot("mlflow-alias")
     page.click(f"{DIALOG}//button[normalize-space(.) = 'Save aliases']")
+    page.until(lambda: not page.all(DIALOG), "the dialog's end")
+    page.open(f"{house.mlflow}/#/models/tiny")  # which does not always show by itself what it saved
     page.find(f"{row}//*[@title = 'champion']")
 
     assert alias(house) == "2"
