@@ -1,5 +1,7 @@
 """Addresses of the pages on which people look at runs, versions and reports."""
 
+import re
+from html import escape
 from urllib.parse import quote, urlsplit
 
 from .settings import Settings
@@ -27,3 +29,15 @@ def run(settings: Settings, experiment: str, run_id: str, artifact: str | None =
     """The page of a run, or of one of its artifacts."""
     page = f"{mlflow(settings)}/#/experiments/{quote(experiment)}/runs/{quote(run_id)}"
     return f"{page}/artifacts/{quote(artifact)}" if artifact else page
+
+
+def based(page: str, base: str) -> str:
+    """A page of reports/ as it is kept elsewhere: its relative links lead to where ``base`` serves that folder."""
+    if not base:
+        return page
+    return page.replace("<head>", f'<head><base href="{escape(base)}" target="_blank">', 1)
+
+
+def unbased(page: str) -> str:
+    """The page as it was in reports/."""
+    return re.sub(r'<base href="[^"]*" target="_blank">', "", page, count=1)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from . import history, provenance
+from . import history, links, provenance
 from ._registry import cut
 from .artifacts import CheckedManifest, Checkpoint, Evaluation, Verdict
 from .champion import CHALLENGER, DESCRIPTION, Moved, Smoke, drop_challenger, lock_of, move, notice
@@ -83,10 +83,12 @@ def settle(
     store: Store,
     flow_run: Mapping[str, str] | None = None,
     smoke: Smoke = draws,
+    base: str = "",
 ) -> Registered:
     """Register the checkpoint and move the alias as far as the verdict and the recipe allow.
 
-    ``flow_run``: name, id and url of the run that does so, for those who ask later. Raises
+    ``flow_run``: name, id and url of the run that does so, for those who ask later. ``base``: where the report's folder
+    is served, for the links of its copy in MLflow. Raises
     :class:`darkroom.errors.Unservable` where a version that passed draws nothing: it is registered, and the champion
     stays.
     """
@@ -108,7 +110,6 @@ def settle(
             "verdict.json": verdict.path / "verdict.json",
             "data_docs": checked.path / "data_docs",
             "review": checked.path / "review",
-            "report.html": report,
         }
         judgement = read(verdict)
         compared_with = marker(verdict)["inputs"]["champion_checkpoint"]
@@ -118,7 +119,9 @@ def settle(
         if known is not None and ASKED in known.tags:
             tags[ASKED] = ""  # that comparison was another question
         with tempfile.TemporaryDirectory(prefix="darkroom-") as folder:
-            record = Path(folder) / provenance.FILE
+            record, copied = Path(folder) / provenance.FILE, Path(folder) / "report.html"
+            copied.write_text(links.based(report.read_text("utf-8"), base), "utf-8")
+            results["report.html"] = copied
             place = f"{report.parent.name}/{report.name}"
             counts = {"rows": run.dataset.rows, **run.dataset.profile, "source": run.dataset.source}
             write_json(

@@ -31,7 +31,8 @@ def register(
     settings, store = open_store()
     registry = open_registry(settings, plan.name)
     here = {"name": str(flow_run.name), "id": str(flow_run.id), "url": str(flow_run.ui_url)} if flow_run.id else None
-    done = settle(registry, run, plan, checkpoint, evaluation, verdict, checked, report, store, here)
+    base = f"{settings.link(report.parent)}/"
+    done = settle(registry, run, plan, checkpoint, evaluation, verdict, checked, report, store, here, base=base)
     if not done.reused:
         chronicle.tell(registry, plan.name, settings)
     create_link_artifact(

@@ -46,7 +46,7 @@ def page_of(registry: Registry, version: Version, folder: Path) -> Path | None:
         content = registry.artifact(version.tags.get(history.RUN) or version.run_id, "report.html")
         if content is None:
             return None
-        _put(target, content)
+        _put(target, links.unbased(content.decode("utf-8")).encode())
     return target
 
 
