@@ -1,7 +1,6 @@
 """Keeping house after real runs: what is needed stays usable, and the rest is gone from store, MLflow and Prefect."""
 
 import json
-import shutil
 import subprocess
 import uuid
 from datetime import UTC, datetime
@@ -32,10 +31,10 @@ def last_json(done: "subprocess.CompletedProcess[str]") -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def house(finished, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """A home of its own with the finished run and one that failed the gate, and the outcomes of both."""
-    first, outcome = finished
-    workshop = first.copy(tmp_path_factory.mktemp("house") / "workshop")
-    shutil.copytree(first.home, workshop.home, ignore=shutil.ignore_patterns("services.json"))
+    """A home of its own with a run and one that failed the gate, and the outcomes of both."""
+    first, _ = finished
+    workshop = first.copy(tmp_path_factory.mktemp("house") / "workshop")  # others add to the finished one
+    outcome = workshop.run()
     worse = workshop.run("--set", "train.steps=1", "--set", "train.learning_rate=1e-6", "--set", FAILS)
     assert worse["decision"] == "kept_champion"
     return workshop, outcome, worse
@@ -47,7 +46,7 @@ def test_what_is_needed_stays_and_works_and_the_rest_is_gone(house, tmp_path: Pa
     registry = open_registry(Settings(home=workshop.home), "tiny")
     left = {f"darkroom.{kind}": f"{kind}-of-a-killed-run" for kind in TAGS}
     registry.close_run(registry.open_run("killed", "tiny-killed", {}, left), "KILLED")
-    assert "checkpoint-of-a-killed-run" in {one.checkpoint for one in registry.attempts()}
+    assert len(registry.attempts()) == 1
 
     dry = prune(Settings(home=workshop.home, prune_age_hours=0, prune_unfinished_days=0), 0, dry_run=True)
     assert (store / "checkpoint" / worse["digests"]["checkpoint"]).is_dir()
