@@ -62,7 +62,9 @@ class UNet(Section):
     )
     layers_per_block: int = Field(2, ge=1, le=8, description="Residual layers of each level.")
     attention_heads: int = Field(8, ge=1, le=64, description="Heads of each attention layer.")
-    norm_num_groups: int = Field(32, ge=1, description="Groups of the group norms.")
+    norm_num_groups: int = Field(
+        32, ge=1, description="Groups of the group norms; of fewer than 8 channels each they are slow on a CPU."
+    )
 
     @model_validator(mode="after")
     def _levels_agree(self) -> "UNet":
@@ -241,7 +243,9 @@ class Autoencoder(Section):
     block_out_channels: tuple[int, ...] = Field((128, 256, 512, 512), description="Channels of each level.")
     layers_per_block: int = Field(2, ge=1, le=8, description="Residual layers of each level.")
     latent_channels: int = Field(4, ge=1, le=64, description="Channels of the latents.")
-    norm_num_groups: int = Field(32, ge=1, description="Groups of the group norms.")
+    norm_num_groups: int = Field(
+        32, ge=1, description="Groups of the group norms; of fewer than 8 channels each they are slow on a CPU."
+    )
     kl_weight: float = Field(
         1e-6, ge=0, description="Weight of the latents' divergence from a standard normal, summed and per pixel value."
     )

@@ -165,6 +165,24 @@ def test_an_interrupted_training_is_carried_on(workshop, number: int) -> None:
     assert int(saved.removeprefix("step-")) > 0
 
 
+@pytest.mark.slow
+def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(workshop) -> None:
+    long = ("--set", "train.steps=1500", "--set", "train.checkpoint_every=50")
+    running = workshop.start("run", "tiny.toml", *long)
+    begun(workshop, running)
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=20)
+    saved = sorted((workshop.home / "store/.work").glob("checkpoint-*/checkpoints/step-*"))
+    assert len(saved) == 2, "the newest and the one before are kept"
+    for path in saved[-1].glob("*.safetensors"):
+        path.write_bytes(path.read_bytes()[:-100])
+    outcome = workshop.run(*long)
+    events = (Path(outcome["paths"]["pipeline"]).parent / "events.jsonl").read_text().splitlines()
+    notes = [json.loads(line)["note"] for line in events if "note" in line]
+    step = int(saved[0].name.removeprefix("step-"))
+    assert f"checkpoint {saved[-1].name} is damaged; training goes on from step {step}" in notes
+
+
 def test_wrong_commands(workshop) -> None:
     assert workshop.command("nonsense").returncode == 2
     assert workshop.command("run").returncode == 2
