@@ -49,10 +49,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="darkroom-") as folder:
         home = options.home or Path(folder) / "home"
         outcome = run(home)
-        shards, checkpoint = (
-            kind(digest := outcome["digests"][kind.kind], home / "store" / kind.kind / digest)
-            for kind in (Shards, Checkpoint)
-        )
+        digests = outcome["digests"]
+        shards = Shards(digests["shards"], home / "store/shards" / digests["shards"])
+        checkpoint = Checkpoint(digests["checkpoint"], home / "store/checkpoint" / digests["checkpoint"])
         seconds: dict[int, float] = {}
         print("| what | seconds |\n|---|---:|", flush=True)
         print(f"| imports | {imports:.1f} |", flush=True)

@@ -94,7 +94,7 @@ def write(folder: Path, photos: Path | None, count: int) -> list[Path]:
     folder.mkdir()
     sources = sorted(path for path in photos.rglob("*") if path.is_file()) if photos else []
     pictures = (photo(path) for path in sources) if photos else (discs(seed) for seed in range(count))
-    files = []
+    files: list[Path] = []
     for picture in pictures:
         if picture is not None and len(files) < count:
             files.append(folder / f"{len(files):03d}.jpg")
@@ -112,7 +112,8 @@ def discs(seed: int) -> np.ndarray:
     for place, radius, colour in zip(places.tolist(), radii.tolist(), colours.tolist(), strict=True):
         cv2.circle(picture, place, int(radius), colour, -1, cv2.LINE_AA)
     soft = cv2.GaussianBlur(picture, (0, 0), 0.7).astype(np.float32)
-    return np.clip(soft + random.normal(0, 2, soft.shape[:2])[..., None], 0, 255).astype(np.uint8)
+    noisy: np.ndarray = np.clip(soft + random.normal(0, 2, soft.shape[:2])[..., None], 0, 255)
+    return noisy.astype(np.uint8)
 
 
 def photo(path: Path) -> np.ndarray | None:

@@ -11,6 +11,7 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ def resizing(store: Store) -> None:
     path = store.root / "large.png"
     Image.fromarray(smooth(np.random.default_rng(0), 768, 1024)).save(path, compress_level=1)
     rgb = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+    assert rgb is not None
     picture = Image.fromarray(rgb)
     lanczos = np.asarray(ImageOps.fit(picture, (512, 512), method=Image.Resampling.LANCZOS))
     cv2.setNumThreads(1)
@@ -102,7 +104,7 @@ def encoding() -> None:
         pixels = torch.randint(0, 256, (64, 3, side, side), dtype=torch.uint8, generator=torch.manual_seed(0))
         whole = called(vae, pixels, 64)
         for size in sorted({1, group(side, side), 64}):
-            seconds = min(timed(lambda pixels=pixels, size=size: called(vae, pixels, size)) for _ in range(3))
+            seconds = min(timed(partial(called, vae, pixels, size)) for _ in range(3))
             same = torch.equal(called(vae, pixels, size), whole)
             mark = " (darkroom)" if size == group(side, side) else ""
             print(f"| {side} | {size}{mark} | {seconds / 64 * 1000:.2f} | {'yes' if same else 'no'} |")

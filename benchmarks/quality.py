@@ -18,6 +18,7 @@ What is finished is kept in HOME, and the same command goes on. benchmarks/quali
 """
 
 import argparse
+import io
 import json
 import os
 import re
@@ -32,9 +33,10 @@ from training import cpu_seconds
 
 from darkroom.artifacts import Shards
 from darkroom.collect.manifest import collect
-from darkroom.evaluation.evaluate import reference, save_pictures
+from darkroom.evaluation.evaluate import reference
 from darkroom.evaluation.features import folder_features, load
 from darkroom.evaluation.frechet import frechet
+from darkroom.evaluation.samples import save_pictures
 from darkroom.preprocess.shards import preprocess
 from darkroom.quality.check import gate
 from darkroom.recipe import Overrides, Recipe, Sampler
@@ -182,7 +184,7 @@ def example(
     moved: dict[int, float] = {}
     begun, words = 0.0, [""]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as run:
-        assert run.stderr is not None
+        assert isinstance(run.stderr, io.BufferedReader)
         line = b""
         while some := run.stderr.read1(4096):  # the bar ends its states by a carriage return
             *states, line = re.split(rb"[\r\n]", line + some)

@@ -16,6 +16,7 @@ machine that is busy with other things compare the CPU seconds, of one thread: -
 """
 
 import argparse
+import io
 import json
 import os
 import re
@@ -223,7 +224,7 @@ def theirs(options: argparse.Namespace, script: Path, folder: Path, batch: int, 
     with subprocess.Popen(
         command, cwd=folder, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
     ) as run:
-        assert run.stderr is not None
+        assert isinstance(run.stderr, io.BufferedReader)
         line = b""
         while some := run.stderr.read1(4096):  # the bar ends its states by a carriage return
             *states, line = re.split(rb"[\r\n]", line + some)

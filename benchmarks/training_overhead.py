@@ -48,7 +48,7 @@ def main() -> None:
         job = job_of(plan, shards, store, "cpu")
         spent = timed(lambda: loop.train(job, folder(name, "real")))
         original = Denoise.loss
-        Denoise.loss = nothing  # type: ignore[method-assign]
+        Denoise.loss = nothing  # type: ignore[method-assign, assignment]
         idle = timed(lambda: loop.train(job, folder(name, "idle")))
         Denoise.loss = original  # type: ignore[method-assign]
     steps = spent["steps"] - spent["asides"]
