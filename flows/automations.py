@@ -8,7 +8,7 @@ from uuid import UUID
 
 import yaml
 from prefect.blocks.core import Block
-from prefect.blocks.notifications import AppriseNotificationBlock
+from prefect.blocks.notifications import SlackWebhook
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.events.schemas.automations import Automation, AutomationCore
@@ -106,7 +106,9 @@ def _notifiers(settings: Settings) -> dict[str, UUID]:
         hook = Webhook(url=SecretStr(address), headers={"Content-Type": "application/json"})
         found["webhook"] = _saved(hook, "darkroom-webhook")
     if address := notices.mail(settings):
-        found["mail"] = _saved(AppriseNotificationBlock(url=SecretStr(address)), "darkroom-mail")
+        # Prefect has no block for mail, and cannot save the general one of Apprise. This one, which every server knows,
+        # hands Apprise whatever is no address of Slack's.
+        found["mail"] = _saved(SlackWebhook(url=SecretStr(address)), "darkroom-mail")
     return found
 
 
