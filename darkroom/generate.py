@@ -10,6 +10,8 @@ from .errors import RecipeError
 from .registry import Registry
 
 GRID_COLUMNS = 8
+FOLDER = "generated"
+"""Of a home folder: the `generate` flow draws into a folder of this one, named by its run's id."""
 
 
 def generate(

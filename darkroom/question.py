@@ -65,10 +65,11 @@ def look(registry: Registry, model: str, version: str, settings: Settings, store
     against = judged[-1].against.version if judged and judged[-1].against else None
     limits_alone = judgement is not None and not judgement.rules
     stale = champion is not None and against != champion.version and not (limits_alone and against is None)
+    grids = _grids(chosen, champion, verdict, store)
     return Question(
         *(chosen, champion, None, digest, judgement, stale),
-        pictures=_pictures(registry, chosen, champion, verdict),
-        shown=_shown(chosen, champion, verdict, settings, store),
+        pictures=_pictures(registry, chosen, champion, grids),
+        shown={name: settings.link(path) for name, path in grids.items()},
         links=_links(registry, chosen, champion, settings),
     )
 
@@ -123,34 +124,31 @@ def _recorded(registry: Registry, version: Version) -> Judgement | None:
     return Judgement.of(json.loads(content)) if content else None
 
 
-def _pictures(
-    registry: Registry, version: Version, champion: Version | None, verdict: Verdict | None
-) -> dict[str, bytes]:
-    """The grids of the comparison, or else those of each version's own evaluation."""
+def _grids(version: Version, champion: Version | None, verdict: Verdict | None, store: Store) -> dict[str, Path]:
+    """The grids that the store has: both of the comparison, or else those of each version's own evaluation."""
     both = {} if verdict is None else {name: verdict.path / f"{name}.png" for name in PICTURES}
     if both and all(map(Path.is_file, both.values())):
-        return {name: path.read_bytes() for name, path in both.items()}
+        return both
+    found = {}
+    for name, one in zip(PICTURES, (version, champion), strict=True):
+        digest = one.tags.get("darkroom.evaluation") if one else None
+        if digest and (evaluation := store.find(Evaluation, digest)):
+            found[name] = evaluation.path / "grid.png"
+    return {name: path for name, path in found.items() if path.is_file()}
+
+
+def _pictures(
+    registry: Registry, version: Version, champion: Version | None, grids: dict[str, Path]
+) -> dict[str, bytes]:
+    """The grids of the store, and what it lacks of each version's own from MLflow."""
     found = {}
     for name, one in zip(PICTURES, (version, champion), strict=True):
         run_id = (one.tags.get(history.RUN) or one.run_id) if one else ""
-        content = registry.artifact(run_id, "samples.png") if run_id else None
-        if content:
+        if name in grids:
+            found[name] = grids[name].read_bytes()
+        elif run_id and (content := registry.artifact(run_id, "samples.png")):
             found[name] = content
     return found
-
-
-def _shown(
-    version: Version, champion: Version | None, verdict: Verdict | None, settings: Settings, store: Store
-) -> dict[str, str]:
-    """The addresses of the same grids under `darkroom up`."""
-    both = {} if verdict is None else {name: verdict.path / f"{name}.png" for name in PICTURES}
-    if not both or not all(map(Path.is_file, both.values())):
-        both = {}
-        for name, one in zip(PICTURES, (version, champion), strict=True):
-            digest = one.tags.get("darkroom.evaluation") if one else None
-            if digest and (evaluation := store.find(Evaluation, digest)):
-                both[name] = evaluation.path / "grid.png"
-    return {name: settings.link(path) for name, path in both.items() if path.is_file()}
 
 
 def _links(registry: Registry, version: Version, champion: Version | None, settings: Settings) -> dict[str, str]:

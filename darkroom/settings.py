@@ -50,7 +50,8 @@ class Settings(BaseSettings):
         None, description="Address to which `darkroom up` has automations send what a person should know, as JSON."
     )
     notify_mail: SecretStr | None = Field(
-        None, description="The same by mail: mailto://USER:PASSWORD@SMTP-HOST?to=ADDRESS (as Apprise writes it)."
+        None,
+        description="The same by mail, as Apprise writes it: mailtos://USER:PASSWORD@SMTP-HOST:587?from=SENDER&to=READER.",
     )
     machines: int = Field(1, ge=1, description="Machines that train together; they share the home folder.")
     machine: int = Field(0, ge=0, description="Which of them this is; the first, 0, runs `darkroom run`.")
@@ -67,6 +68,9 @@ class Settings(BaseSettings):
     )
     prune_prefect_days: float = Field(
         30.0, ge=0, description="How long it keeps the finished runs, logs and artifacts of Prefect's page. Days."
+    )
+    prune_generated_days: float | None = Field(
+        None, ge=0, description="How long it keeps what the `generate` flow drew; None: for ever. Days."
     )
     price_per_hour: float | None = Field(None, ge=0, description="What an hour of this machine costs, for estimates.")
     currency: str = Field("", description="The currency of that price, such as EUR.")

@@ -8,13 +8,16 @@ from uuid import UUID
 
 import yaml
 from prefect.blocks.core import Block
-from prefect.blocks.notifications import AppriseNotificationBlock
+from prefect.blocks.notifications import SlackWebhook
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.events.schemas.automations import Automation, AutomationCore
+from prefect.utilities.urls import url_for
+from pydantic import SecretStr
 
 from darkroom.settings import Settings
 
+from . import notices
 from .deployments import infra, ours
 
 MARK = "Shipped with darkroom: infra/automations.yaml says what it does."
@@ -44,6 +47,8 @@ def shipped(client: SyncPrefectClient) -> list[Automation]:
 def automations(client: SyncPrefectClient, settings: Settings, alone: bool) -> Iterator[AutomationCore]:
     """Those of the file that fit here: deployments, notifications and the database decide."""
     deployments = {f"{str(one.entrypoint).split('.')[1]}/{one.name}": one.id for one in ours(client)}
+    promote = deployments.get("promote/promote")
+    page = (url_for("deployment", obj_id=promote) if promote else None) or ""
     recipes = sorted(name.partition("/")[2] for name in deployments if name.startswith("retrain/"))
     notifiers = _notifiers(settings)
     text = infra("automations.yaml").read_text("utf-8")
@@ -51,7 +56,7 @@ def automations(client: SyncPrefectClient, settings: Settings, alone: bool) -> I
         if entry.get("needs") == "postgresql" and alone:
             continue
         for recipe in recipes if "$recipe" in entry["name"] else [""]:
-            filled = json.loads(Template(json.dumps(entry)).safe_substitute(recipe=recipe))
+            filled = json.loads(Template(json.dumps(entry)).safe_substitute(recipe=recipe, promote=page))
             actions = [made for one in filled["actions"] for made in _actions(one, deployments, notifiers)]
             if actions:
                 trigger = {"type": "event", "posture": "Reactive", "threshold": 1, **filled["trigger"]}
@@ -65,13 +70,17 @@ def _actions(
 ) -> Iterator[dict[str, Any]]:
     """What Prefect does for an entry: nothing where its deployment is not here or nobody is to be told."""
     if action["type"] == "notify":
+        link, text = _joined(action["link"]), _joined(f"{action['body']}\n\n{action['link']}")
+        subject = (
+            f"{_joined(action['subject'])}.split() | join(' ')"  # a line break would begin another header of the mail
+        )
         if block := notifiers.get("webhook"):
             # The templates' values may hold quotes and line breaks: Jinja writes the JSON.
-            body, subject = (_joined(action[name]) for name in ("body", "subject"))
-            payload = f'{{"subject": {subject}, "text": {body}, "event": {{{{ event.event | tojson }}}}}}'
-            yield {"type": "call-webhook", "block_document_id": str(block), "payload": payload}
+            told = {"subject": f"({subject})", "text": text, "event": "event.event", "link": link}
+            payload = ", ".join(f'"{name}": {{{{ {value} | tojson }}}}' for name, value in told.items())
+            yield {"type": "call-webhook", "block_document_id": str(block), "payload": f"{{{payload}}}"}
         if block := notifiers.get("mail"):
-            mail = {"subject": action["subject"], "body": action["body"]}
+            mail = {"subject": f"{{{{ {subject} }}}}", "body": f"{{{{ {text} }}}}"}
             yield {"type": "send-notification", "block_document_id": str(block), **mail}
         return
     name = action.get("deployment")
@@ -83,21 +92,23 @@ def _actions(
 
 
 def _joined(text: str) -> str:
-    """A text with ``{{ … }}`` in it as one Jinja expression that gives a JSON string."""
+    """A text with ``{{ … }}`` in it as one Jinja expression that gives a string."""
     parts = []
     for index, part in enumerate(text.replace("{{", "\0").replace("}}", "\0").split("\0")):
         parts.append(f"({part.strip()})" if index % 2 else json.dumps(part))
-    return "{{ (" + " ~ ".join(parts) + ") | tojson }}"
+    return f"({' ~ '.join(parts)})"
 
 
 def _notifiers(settings: Settings) -> dict[str, UUID]:
     """The blocks that the settings ask for, refreshed; the addresses are secrets and only there."""
     found: dict[str, UUID] = {}
-    if settings.notify_webhook:
-        hook = Webhook(url=settings.notify_webhook, headers={"Content-Type": "application/json"})
+    if address := notices.webhook(settings):
+        hook = Webhook(url=SecretStr(address), headers={"Content-Type": "application/json"})
         found["webhook"] = _saved(hook, "darkroom-webhook")
-    if settings.notify_mail:
-        found["mail"] = _saved(AppriseNotificationBlock(url=settings.notify_mail), "darkroom-mail")
+    if address := notices.mail(settings):
+        # Prefect has no block for mail, and cannot save the general one of Apprise. This one, which every server knows,
+        # hands Apprise whatever is no address of Slack's.
+        found["mail"] = _saved(SlackWebhook(url=SecretStr(address)), "darkroom-mail")
     return found
 
 

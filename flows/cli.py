@@ -98,13 +98,14 @@ def parser() -> argparse.ArgumentParser:
     new.add_argument("--images", metavar="FOLDER", type=Path, required=True, help="the pictures")
     new.add_argument("--out", metavar="FILE", type=Path, help="the recipe's file (recipes/NAME.toml)")
 
-    from . import champions, data, export, house, models, schedule
+    from . import champions, data, export, house, models, notices, schedule
 
     data.add_parsers(commands)
     models.add_parsers(commands)
     export.add_parser(commands)
     schedule.add_parser(commands)
     house.add_parsers(commands)
+    notices.add_parser(commands)
 
     run.add_argument("--data", metavar="VERSION", help="go back to a version of the data (see `darkroom data list`)")
 

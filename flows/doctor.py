@@ -21,9 +21,10 @@ from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 import darkroom
+from darkroom.errors import RecipeError
 from darkroom.settings import Settings
 
-from . import doctor_aliases, prefect_server
+from . import doctor_aliases, notices, prefect_server
 from .servers import choose
 from .services import state_of
 
@@ -63,6 +64,7 @@ def doctor(settings: Settings, weights: Path | None = None) -> tuple[list[Line],
         ("Prefect", lambda: _prefect(settings)),
         ("MLflow", lambda: _mlflow(settings)),
         ("what aliases need", lambda: (Line("warning", *found) for found in doctor_aliases.lost(settings))),
+        ("notifications", lambda: _notifications(settings)),
         ("the shipped weights", lambda: _weights(shipped)),
         ("optional packages", _optional),
     ]
@@ -105,6 +107,19 @@ def _optional() -> Iterator[Line]:
     else:
         remedy = "install it with the system's packages"
         yield Line("missing", "optional: chromium, for pictures of pages", remedy, optional=True)
+
+
+def _notifications(settings: Settings) -> Iterator[Line]:
+    try:
+        found = notices.routes(settings)
+    except RecipeError as error:
+        yield Line("missing", str(error), "set it anew, and try it by `darkroom notify`")
+        return
+    if found:
+        yield Line("ok", f"people are told by {' and by '.join(found)}: `darkroom notify` tries it")
+    else:
+        remedy = "set DARKROOM_NOTIFY_MAIL or DARKROOM_NOTIFY_WEBHOOK (docs/schedules.md)"
+        yield Line("missing", "optional: nobody is told what a person should know", remedy, optional=True)
 
 
 def _version(name: str) -> str | None:

@@ -17,8 +17,10 @@ from tasks.monitor import champion_of, draw_again, judge, tell
 from tasks.preprocess import preprocess
 from tasks.stage import ledger
 
+from .naming import after_recipe
 
-@flow(name="monitor", flow_run_name="monitor {recipe}", persist_result=False)
+
+@flow(name="monitor", flow_run_name=after_recipe, persist_result=False)
 def monitor(recipe: str, overrides: Overrides | None = None) -> dict[str, Any]:
     """Draw from the champion again, measure it on the newest accepted data, and say when retraining is due, and why.
 

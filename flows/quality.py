@@ -12,8 +12,10 @@ from tasks.collect import collect
 from tasks.news import tell_new
 from tasks.stage import ledger
 
+from .naming import after_recipe
 
-@flow(name="quality", flow_run_name="quality {recipe}", persist_result=False)
+
+@flow(name="quality", flow_run_name=after_recipe, persist_result=False)
 def quality(recipe: str, overrides: Overrides | None = None) -> dict[str, Any]:
     """Collect and check one recipe's pictures; raises ``DataGateRefused`` when a critical expectation was not met."""
     plan = load(recipe, overrides)

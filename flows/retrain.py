@@ -14,7 +14,7 @@ from darkroom.tracking import Tracker, describe, open_registry
 from tasks.base import pin
 from tasks.check import check
 from tasks.collect import collect, go_back
-from tasks.evaluate import compare, evaluate
+from tasks.evaluate import compare, evaluate, look_ahead
 from tasks.news import remember
 from tasks.others import other_sets
 from tasks.preprocess import preprocess
@@ -22,6 +22,8 @@ from tasks.register import register
 from tasks.report import report
 from tasks.stage import ledger
 from tasks.train import CANCELLED, train
+
+from .naming import after_recipe
 
 STAGES = ("check", "preprocess", "train", "evaluate")
 
@@ -38,7 +40,7 @@ HOOKS: list[Any] = [end_cancelled]
 
 @flow(
     name="retrain",
-    flow_run_name="retrain {recipe}",
+    flow_run_name=after_recipe,
     persist_result=False,
     on_failure=HOOKS,
     on_cancellation=HOOKS,
@@ -46,6 +48,7 @@ HOOKS: list[Any] = [end_cancelled]
 def retrain(recipe: str, overrides: Overrides | None = None) -> dict[str, Any]:
     """Collect, check, preprocess, train, evaluate, compare and register one recipe; returns the run's outcome."""
     plan = load(recipe, overrides)
+    look_ahead(plan)
     settings = Settings()
     fresh = overrides.fresh if overrides else None
     anew = STAGES[STAGES.index(fresh) :] if fresh else ()

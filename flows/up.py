@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 
 from darkroom.settings import Settings
 
-from . import servers, services
+from . import notices, servers, services
 
 
 def up(settings: Settings, recipes: Sequence[str] = (), say: Callable[[str], None] = print) -> list[services.Service]:
     """Bring all of it up. Safe to repeat; when a part cannot start, the servers that this call started end again."""
+    notices.guard(settings)
     before = {one.name for one in services.status(settings) if one.pid is not None}
     services.up(settings, say)
     alone = services.alone(settings)

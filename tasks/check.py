@@ -33,8 +33,13 @@ def check(manifest: Manifest, plan: Recipe, fresh: bool = False) -> CheckedManif
             show=show,
         )
     except DataGateRefused as error:
-        tell_refused(plan.name, shown[-1].digest if shown else manifest.digest, str(error))
+        tell_refused(plan.name, shown[-1].digest, str(error), _review(settings, shown[-1]))
         raise
+
+
+def _review(settings: Settings, report: QualityReport) -> str:
+    """The address of the reviewer's page."""
+    return settings.link(report.path / quality.summary(report)["review"])
 
 
 def _plain(text: str) -> str:
@@ -46,7 +51,7 @@ def _show(settings: Settings, report: QualityReport) -> None:
     found = quality.summary(report)
     lines = [
         f"# Data {'accepted' if found['passed'] else 'refused'}",
-        f"[Review]({settings.link(report.path / found['review'])}), "
+        f"[Review]({_review(settings, report)}), "
         f"[rules]({settings.link(report.path / found['docs'])}) (served by `darkroom up`)",
         "| | rows |\n|---|---:|",
         f"| in the manifest | {found['rows']:,} |",

@@ -1,9 +1,12 @@
 """Evaluation as a task, and the comparison with the champion."""
 
+import contextlib
+
 from prefect import get_run_logger
 from prefect.artifacts import create_table_artifact
 
 from darkroom.artifacts import Checkpoint, Evaluation, Shards, Verdict
+from darkroom.errors import ServiceUnavailable
 from darkroom.evaluation import evaluate as evaluating
 from darkroom.evaluation import verdict as judging
 from darkroom.promotion import recorded_verdict
@@ -12,6 +15,13 @@ from darkroom.tracking import open_registry
 
 from .pictures import show_picture
 from .stage import Progress, open_store, stage
+
+
+def look_ahead(plan: Recipe) -> None:
+    """Raise now what the comparison would raise after training: too few pictures for its distance."""
+    if plan.gate.measure == "frechet" or "frechet" in plan.gate.guards:
+        with contextlib.suppress(ServiceUnavailable):  # weights to download: evaluation waits for whoever is away
+            judging.settled(plan.evaluate, plan.gate)
 
 
 @stage("evaluate")

@@ -3,14 +3,17 @@
 About a recipe, `darkroom.recipe.NAME`:
 
 - `darkroom.data.new`: the source has other pictures than the last accepted version; recipe, manifest, rows.
-- `darkroom.data.refused`: the data gate refused a batch; recipe, why.
+- `darkroom.data.refused`: the data gate refused a batch; recipe, why, page.
 
 About a model, `darkroom.model.NAME`:
 
-- `darkroom.challenger.waiting`: a version waits for a person; model, version, recipe, why.
+- `darkroom.challenger.waiting`: a version waits for a person; model, version, recipe, why, page.
 - `darkroom.champion.moved`: the champion's alias moved; model, version, before, who, why.
-- `darkroom.champion.drifted`: the monitor found the champion beyond its limits; model, version, why.
-- `darkroom.retraining.due`: the monitor says that it is time to train again; model, version, recipe, why.
+- `darkroom.champion.drifted`: the monitor found the champion beyond its limits; model, version, why, page.
+- `darkroom.retraining.due`: the monitor says that it is time to train again; model, version, recipe, why, page.
+
+`page` is the address of what shows it: the reviewer's page of the data, the page of the run that made the version, or
+the monitor's run on Prefect's page.
 """
 
 from collections.abc import Iterable

@@ -4,6 +4,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from prefect.artifacts import create_table_artifact
+from prefect.runtime import flow_run
 
 from darkroom import champion, monitoring
 from darkroom.artifacts import CheckedManifest, Checkpoint, Evaluation, Shards
@@ -68,7 +69,7 @@ def judge(
 
 def tell(found: Monitored, recipe: str) -> None:
     """Emit the events of what was found; ``recipe`` is what a retraining would be given."""
-    told = {"model": found.model, "version": found.version}
+    told = {"model": found.model, "version": found.version, "page": flow_run.ui_url or ""}
     if found.drifted:
         announce("darkroom.champion.drifted", found.model, {**told, "why": "; ".join(found.drifted)})
     if found.due:

@@ -12,10 +12,10 @@ def tell_new(recipe: str, digest: str, manifest: str, rows: int) -> None:
         announce("darkroom.data.new", recipe, {"recipe": recipe, "manifest": manifest, "rows": rows})
 
 
-def tell_refused(recipe: str, digest: str, why: str) -> None:
-    """Announce a batch that the data gate refused, once."""
+def tell_refused(recipe: str, digest: str, why: str, page: str) -> None:
+    """Announce a batch that the data gate refused, once; ``page`` is the address of what shows it."""
     if remember(recipe, "refused", digest):
-        announce("darkroom.data.refused", recipe, {"recipe": recipe, "why": why})
+        announce("darkroom.data.refused", recipe, {"recipe": recipe, "why": why, "page": page})
 
 
 def remember(recipe: str, what: str, digest: str) -> bool:

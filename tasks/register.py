@@ -48,6 +48,7 @@ def register(
             "version": done.version,
             "recipe": plan.name,
             "why": f"{read(verdict).decision}: {done.reason}",
+            "page": settings.link(report),
         }
         announce("darkroom.challenger.waiting", done.name, waiting)
     return done

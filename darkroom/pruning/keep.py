@@ -9,6 +9,7 @@ The roots are what people and unfinished runs would miss:
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -70,11 +71,15 @@ TAGS |= {"darkroom.verdict_pending": VERDICT}
 
 @dataclass(frozen=True)
 class Rules:
-    """What is kept: ``versions`` of each model beside those with an alias; ages in seconds."""
+    """What is kept: ``versions`` of each model beside those with an alias; ages in seconds.
+
+    ``generated`` is the age at which pictures go that the `generate` flow drew; infinite, they never do.
+    """
 
     versions: int
     young: float
     unfinished: float
+    generated: float = math.inf
     now: float = field(default_factory=time.time)
 
 

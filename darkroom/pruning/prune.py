@@ -3,10 +3,12 @@
 Marks, then sweeps, alone with the store: a run that is under way makes it refuse, and one that begins meanwhile waits.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from darkroom.generate import FOLDER
 from darkroom.provenance import read
 from darkroom.registry import Attempt, Registry, Version
 from darkroom.settings import Settings
@@ -15,7 +17,7 @@ from darkroom.tracking import open_registry
 
 from . import rows
 from .keep import CHECKPOINT, DAY, Kept, Rules, artifacts, keep
-from .sweep import superfluous, unknown
+from .sweep import drawn, superfluous, unknown
 from .trash import Freed, Item, empty, freed, take
 
 RUNS = "MLflow runs"
@@ -54,7 +56,9 @@ def prune(
     does not answer; nothing is taken then.
     """
     store = Store(settings.store)
-    rules = Rules(versions, settings.prune_age_hours * 3600, settings.prune_unfinished_days * DAY)
+    days = settings.prune_generated_days
+    generated = math.inf if days is None else days * DAY
+    rules = Rules(versions, settings.prune_age_hours * 3600, settings.prune_unfinished_days * DAY, generated)
 
     def pinned(pin: str) -> bool:
         path = store.root / "pins" / pin
@@ -90,7 +94,7 @@ def _prune(settings: Settings, store: Store, rules: Rules, pinned: Callable[[str
         tuple(one for one in (*found, cached) if one.count),
         stay,
         tuple(version.uri for version in kept.versions),
-        tuple(_remarks(store, registry, dead)),
+        tuple(_remarks(settings, store, registry, dead)),
         tuple(_flow_runs(registry, kept.versions)) if registry else (),
     )
 
@@ -128,8 +132,15 @@ def _flow_runs(registry: Registry, versions: Iterable[Version]) -> Iterator[str]
             yield str(run)
 
 
-def _remarks(store: Store, registry: Registry | None, dead: list[Attempt]) -> list[str]:
+def _remarks(settings: Settings, store: Store, registry: Registry | None, dead: list[Attempt]) -> list[str]:
     said = []
+    if settings.prune_generated_days is None and (kept := drawn(settings.root)):
+        (held,) = freed(Item(FOLDER, path) for path in kept)
+        said.append(
+            f"{settings.root / FOLDER} keeps what the generate flow drew, {held.count:,} "
+            f"folder{'s' if held.count > 1 else ''} of {size(held.bytes)}: they go only where "
+            "DARKROOM_PRUNE_GENERATED_DAYS says after how many days"
+        )
     if strange := unknown(store):
         said.append(f"left alone, as nothing here knows them: {', '.join(str(store.root / name) for name in strange)}")
     if registry is not None and not registry.local and dead:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from darkroom.generate import FOLDER
 from darkroom.preprocess.shards import CACHE as SHARD_CACHE
 from darkroom.preprocess.texts import CACHE as TEXT_CACHE
 from darkroom.store import Store
@@ -19,6 +20,7 @@ from .trash import TRASH, Item
 WHOLE = ("data", "places")
 SWEPT = ("pictures", "working", "thumbnails", SHARD_CACHE, TEXT_CACHE, "pins", "bases", ESTIMATES, ".work", ".locks")
 REST = (TRASH, "cache.db", "cache.db-wal", "cache.db-shm")
+FLOW_RUN = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 REPORT = re.compile(r".+-([0-9a-f]{12})\.html")
 HIDDEN = "."  # how the names of what is being written begin
 
@@ -67,6 +69,7 @@ def superfluous(home: Path, store: Store, kept: Kept, pinned: Callable[[str], bo
     ]
     found += [Item("notes", path) for path in notes if old(path)]
     found += [Item("reports", path) for path in _reports(home, kept) if old(path)]
+    found += [Item(FOLDER, path) for path in drawn(home) if old(path, max(rules.young, rules.generated))]
     return found
 
 
@@ -156,6 +159,11 @@ def _bases(store: Store, kept: Kept) -> Iterator[Path]:
 def _estimates(store: Store, kept: Kept) -> Iterator[Path]:
     checkpoints = kept.digests(CHECKPOINT) | kept.trainings
     yield from (path for path in sorted((store.root / ESTIMATES).glob("*.json")) if path.stem not in checkpoints)
+
+
+def drawn(home: Path) -> list[Path]:
+    """The folders of pictures that runs of the `generate` flow left; of what people put beside them none."""
+    return [path for path in sorted((home / FOLDER).glob("*")) if FLOW_RUN.fullmatch(path.name) and path.is_dir()]
 
 
 def _reports(home: Path, kept: Kept) -> Iterator[Path]:

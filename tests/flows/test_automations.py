@@ -55,7 +55,7 @@ def test_a_person_is_told_in_valid_json_whatever_the_reason_holds(made: Any) -> 
     event = SimpleNamespace(event="darkroom.data.refused", payload={"why": HOSTILE})
     told = json.loads(SandboxedEnvironment().from_string(hook.payload).render(event=event))
     assert told["subject"] == "cats: the data was refused"
-    assert told["text"].startswith(HOSTILE + " Retraining")
+    assert told["text"].startswith(HOSTILE + "\n\nRetraining")
     assert told["event"] == "darkroom.data.refused"
 
 

@@ -54,6 +54,21 @@ def test_a_home_that_is_not_there_stays_so(tmp_path: Path) -> None:
     assert "no database yet" in find(lines, "MLflow:").sentence
 
 
+def test_where_people_are_told_is_said_without_a_secret(tmp_path: Path) -> None:
+    lines, fine = doctor(Settings(home=tmp_path))
+    assert fine
+    assert find(lines, "nobody is told").optional
+    hook, mail = "https://hooks.example.org/planted", "mailtos://robot:planted@smtp.example.org?to=you@example.org"
+    lines, fine = doctor(Settings(home=tmp_path, notify_webhook=hook, notify_mail=mail))
+    assert fine
+    told = find(lines, "people are told by the webhook at hooks.example.org and by mail to you@example.org").sentence
+    assert "smtp.example.org:587, with TLS" in told
+    assert "planted" not in told
+    lines, fine = doctor(Settings(home=tmp_path, notify_mail="planted"))
+    assert not fine
+    assert "planted" not in find(lines, "DARKROOM_NOTIFY_MAIL is no address").sentence
+
+
 def test_what_is_optional_may_be_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.doctor.OPTIONAL", {"no-such-package": "nothing"})
     lines, fine = doctor(Settings(home=tmp_path))

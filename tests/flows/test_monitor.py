@@ -95,7 +95,9 @@ def test_a_damaged_champion_has_drifted(finished, healthy, prefect_url: str) -> 
         weights.write_bytes(whole)
     assert found["decision"] == "drifted"
     assert "unet/diffusion_pytorch_model.safetensors has not the bytes that it was registered with" in found["reason"]
-    assert set(events_of(prefect_url, found["run"]["id"], DRIFTED, DUE)) == {DRIFTED, DUE}
+    told = events_of(prefect_url, found["run"]["id"], DRIFTED, DUE)
+    assert set(told) == {DRIFTED, DUE}
+    assert told[DRIFTED]["page"] == found["run"]["url"]
     points = registry._client.get_metric_history(run_of(registry, "tiny"), "monitor/champion")
     assert [point.value for point in points][-1] == 1.0
     assert len({point.step for point in points}) == len(points) >= 2

@@ -133,6 +133,8 @@ def test_a_run_that_asks_leaves_a_challenger_and_says_so(asking, form) -> None:
     assert waiting[0]["resource"]["prefect.resource.id"] == "darkroom.model.tiny"
     assert waiting[0]["payload"]["version"] == "1"
     assert waiting[0]["payload"]["why"].startswith("PASS: ")
+    page = waiting[0]["payload"]["page"].removeprefix(Settings(home=workshop.home).reports_url)
+    assert "tiny" in (workshop.home / page.lstrip("/")).read_text("utf-8")
 
 
 def test_an_approval_in_the_form_moves_the_alias(asking, form) -> None:

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from darkroom.errors import RecipeError
+from darkroom.recipe import Overrides
 from darkroom.registry import Registry
 from darkroom.settings import Settings
 from darkroom.tracking import open_registry
@@ -25,6 +27,7 @@ def test_the_outcome_says_what_was_made(finished) -> None:
     assert outcome["decision"] == "promoted"
     assert outcome["model"]["uri"] == "models:/tiny/1"
     assert outcome["reused"] == []
+    assert outcome["run"]["name"] == "retrain tiny"  # for tiny.toml
     data = outcome["data"]
     assert data["rows"] == 150
     assert data["train"] + data["validation"] == 150 - data["quarantined"]
@@ -38,6 +41,18 @@ def test_the_outcome_says_what_was_made(finished) -> None:
     )
     assert outcome["metrics"]["reconstruction_psnr"] > 20
     assert not workshop.left_over()
+
+
+@pytest.mark.parametrize("gate", [{"gate.measure": "frechet"}, {"gate.guards": {"frechet": 0.05}}])
+def test_too_few_pictures_for_a_frechet_distance_are_refused_before_any_is_collected(
+    gate: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.retrain import retrain
+
+    monkeypatch.setenv("DARKROOM_HOME", str(tmp_path))
+    with pytest.raises(RecipeError, match=r"wants 128 pictures at the first look, and gate\.first is 100: "):
+        retrain.fn("digits", Overrides(fields={"gate.first": 100, **gate}))
+    assert not list(tmp_path.iterdir())
 
 
 def test_mlflow_has_one_run_with_everything_and_the_champion(finished) -> None:

@@ -220,6 +220,27 @@ def test_pruning_says_what_the_disk_gets_back_and_a_dry_run_the_same(house: tupl
     assert prune(settings, 5).bytes == 0
 
 
+def test_pictures_that_people_drew_go_only_when_a_setting_says_after_how_long(tmp_path: Path) -> None:
+    drawn, theirs = (tmp_path / "generated" / name for name in ("0b7f1c52-7a5e-4f0c-9a3e-2f6d1f5c8a10", "for-the-shop"))
+    for folder in (drawn, theirs):
+        folder.mkdir(parents=True)
+        (folder / "0000.png").write_bytes(b"picture" * 5000)
+        os.utime(folder, (time.time() - 10 * keep.DAY,) * 2)
+    for days in (None, 11):
+        kept = prune(Settings(home=tmp_path, prune_generated_days=days), 5)
+        assert not kept.freed
+        told = [one for one in kept.remarks if "DARKROOM_PRUNE_GENERATED_DAYS" in one]
+        assert ["1 folder of " in one for one in told] == ([] if days else [True])
+    week = Settings(home=tmp_path, prune_generated_days=7)
+    dry = prune(week, 5, dry_run=True)
+    assert drawn.is_dir()
+    assert [(one.kind, one.count) for one in dry.freed] == [("generated", 1)]
+    assert prune(week, 5).freed == dry.freed
+    assert dry.bytes >= 35_000
+    assert not drawn.exists()
+    assert (theirs / "0000.png").is_file()
+
+
 def test_a_run_makes_pruning_refuse_and_nothing_goes(house: tuple[Settings, Chain]) -> None:
     from darkroom.errors import InUse
 
