@@ -9,16 +9,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from .errors import RecipeError
 from .secrets import joined, split, user_of
+
+PREFIX = "DARKROOM_"
 
 
 class Settings(BaseSettings):
-    """The settings of one process, read from the environment."""
+    """The settings of one process, read from the environment.
 
-    model_config = SettingsConfigDict(env_prefix="DARKROOM_", frozen=True, extra="ignore", hide_input_in_errors=True)
+    Raises :class:`RecipeError` for a value that is none; it may be a secret and is not repeated.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
 
     home: Path = Field(Path("mlruns"), description="Folder of all that runs leave behind.")
     mlflow_uri: str | None = Field(None, description="MLflow's tracking server; None: SQLite in the home folder.")
@@ -76,6 +82,12 @@ class Settings(BaseSettings):
     currency: str = Field("", description="The currency of that price, such as EUR.")
     real_data: Path | None = Field(None, description="Folder with real data sets, for benchmarks.")
 
+    def __init__(self, **given: Any) -> None:
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            raise RecipeError("; ".join(map(_sentence, error.errors()))) from None
+
     @model_validator(mode="before")
     @classmethod
     def _no_password_in_address(cls, given: dict[str, Any]) -> dict[str, Any]:
@@ -92,9 +104,12 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _machines_can_meet(self) -> "Settings":
         if self.machine >= self.machines:
-            raise ValueError(f"machine = {self.machine}: of {self.machines} machines the last is {self.machines - 1}")
+            last = self.machines - 1
+            raise ValueError(f"DARKROOM_MACHINE = {self.machine}: of {self.machines} machines the last is {last}")
         if self.machines > 1 and not re.fullmatch(r".+:\d+", self.rendezvous or ""):
-            raise ValueError(f"rendezvous = {self.rendezvous!r}: {self.machines} machines need HOST:PORT of the first")
+            raise ValueError(
+                f"DARKROOM_RENDEZVOUS = {self.rendezvous!r}: {self.machines} machines need HOST:PORT of the first"
+            )
         return self
 
     @cached_property
@@ -157,3 +172,10 @@ class Settings(BaseSettings):
     def link(self, path: Path) -> str:
         """The address under which `darkroom up` shows a file or folder of the home folder."""
         return f"{self.reports_url}/{path.absolute().relative_to(self.root).as_posix()}"
+
+
+def _sentence(detail: Any) -> str:
+    """What is wrong with one setting, by the name that it has in the environment."""
+    said = str(detail["msg"]).removeprefix("Value error, ")
+    name = ".".join(map(str, detail["loc"]))
+    return f"{PREFIX}{name.upper()}: {said[:1].lower()}{said[1:]}" if name else said

@@ -116,7 +116,7 @@ def reduced(pixels: np.ndarray, side: int) -> np.ndarray:
 
 
 def _decode_jpeg(content: bytes, side: int, max_pixels: int) -> Generator[None, None, Decoded]:
-    import simplejpeg  # type: ignore[import-untyped]
+    import simplejpeg
 
     header = jpeg_header(content)
     width, height, metadata = header.width, header.height, header.metadata

@@ -209,7 +209,7 @@ def remarks(values: dict[str, Any]) -> list[str]:
 def write_copy(rgb: np.ndarray, copy: str, sampling: str | None) -> None:
     """HWC uint8 -> a PNG where ``sampling`` is None, else a JPEG that keeps colour so; moved into place."""
     import cv2
-    import simplejpeg  # type: ignore[import-untyped]
+    import simplejpeg
 
     if sampling is None:
         encoded, png = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1])

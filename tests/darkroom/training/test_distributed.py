@@ -323,7 +323,7 @@ def test_machines_share_out_the_processes(job, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(RecipeError, match="processes = 1 cannot be shared out equally among DARKROOM_MACHINES=2"):
         share(job(), Settings())
     monkeypatch.delenv("DARKROOM_RENDEZVOUS")
-    with pytest.raises(ValidationError, match="2 machines need HOST:PORT"):
+    with pytest.raises(RecipeError, match="2 machines need HOST:PORT"):
         Settings()
 
 
