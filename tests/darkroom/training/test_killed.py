@@ -65,19 +65,26 @@ def result(work: Path) -> str:
 
 
 def kill_and_resume(begin: Callable[[Path], "subprocess.Popen[bytes]"], tmp_path: Path, kills: range) -> list[int]:
-    """Kill trainings at moments spread over a whole one, one for each number; returns the steps resumed from."""
-    started = time.monotonic()
-    assert begin(tmp_path / "straight").wait() == 0, (tmp_path / "straight/log").read_text()
-    whole, expected = time.monotonic() - started, result(tmp_path / "straight")
+    """Kill trainings at moments spread over a whole one, one for each number; returns the steps resumed from.
+
+    Moments are counted in CPU seconds, of which a training takes as many when other work slows it down.
+    """
+    straight = begin(tmp_path / "straight")
+    whole = 0.0
+    while straight.poll() is None:
+        whole = used(straight)
+        time.sleep(0.02)
+    assert straight.returncode == 0, (tmp_path / "straight/log").read_text()
+    expected = result(tmp_path / "straight")
     resumed, turn, left = [], 0, list(kills)
     while left:
         work = tmp_path / f"killed-{turn}"
         trainer = begin(work)
         # From the first import to the last file; a training that ends before its kill is compared, and another begun.
-        delay = whole * torch.rand((), generator=generator("moment", left[0], turn)).item()
-        try:
-            trainer.wait(delay)
-        except subprocess.TimeoutExpired:
+        moment = whole * torch.rand((), generator=generator("moment", left[0], turn)).item()
+        while trainer.poll() is None and used(trainer) < moment:
+            time.sleep(0.001)
+        if trainer.poll() is None:
             os.kill(trainer.pid, signal.SIGKILL)
             trainer.wait()
             left.pop(0)
@@ -90,6 +97,12 @@ def kill_and_resume(begin: Callable[[Path], "subprocess.Popen[bytes]"], tmp_path
     assert begin(work).wait() == 0, (work / "log").read_text()
     assert result(work) == expected
     return resumed
+
+
+def used(trainer: "subprocess.Popen[bytes]") -> float:
+    """CPU seconds that a process which is not waited for has taken."""
+    fields = Path(f"/proc/{trainer.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # proc(5): fields 14 and 15
 
 
 @pytest.mark.timeout(600)
