@@ -67,21 +67,25 @@ def result(work: Path) -> str:
 def kill_and_resume(begin: Callable[[Path], "subprocess.Popen[bytes]"], tmp_path: Path, kills: range) -> list[int]:
     """Kill trainings at moments spread over a whole one, one for each number; returns the steps resumed from.
 
-    Moments are counted in CPU seconds, of which a training takes as many when other work slows it down.
+    Moments are counted in CPU seconds, of which a training takes as many when other work slows it down. One of four
+    falls into the start, most of which is imports; the others anywhere after the first checkpoint.
     """
     straight = begin(tmp_path / "straight")
-    whole = 0.0
+    ready = whole = 0.0
     while straight.poll() is None:
         whole = used(straight)
-        time.sleep(0.02)
+        if not ready and checkpoints.found(tmp_path / "straight"):
+            ready = whole
+        time.sleep(0.01)
     assert straight.returncode == 0, (tmp_path / "straight/log").read_text()
     expected = result(tmp_path / "straight")
     resumed, turn, left = [], 0, list(kills)
     while left:
         work = tmp_path / f"killed-{turn}"
         trainer = begin(work)
-        # From the first import to the last file; a training that ends before its kill is compared, and another begun.
-        moment = whole * torch.rand((), generator=generator("moment", left[0], turn)).item()
+        # A training that ends before its kill is compared, and another begun.
+        first, last = (0.0, ready) if left[0] % 4 == 3 else (ready, whole)
+        moment = first + (last - first) * torch.rand((), generator=generator("moment", left[0], turn)).item()
         while trainer.poll() is None and used(trainer) < moment:
             time.sleep(0.001)
         if trainer.poll() is None:
