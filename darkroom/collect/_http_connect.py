@@ -48,7 +48,7 @@ class NoAddress(OSError):
 class _Transfer:
     answer: Answer
     curl: Any
-    progress: tuple[float, ...]
+    progress: tuple[int, int, float]  # lines of the head, bytes of the body, seconds until it was connected
     since: float  # when that was first seen
     ended: bool = False  # by the watcher
 
@@ -127,7 +127,7 @@ class Connections:
 
     async def _transfer(self, curl: Any, answer: Answer) -> None:
         future = self._multi.add_handle(curl)
-        transfer = self._under_way[future] = _Transfer(answer, curl, (), self._loop.time())
+        transfer = self._under_way[future] = _Transfer(answer, curl, (0, 0, 0.0), self._loop.time())
         if self._watcher is None:
             self._watch_later()
         try:
@@ -148,7 +148,8 @@ class Connections:
         self._watcher, now = None, self._loop.time()
         for future, transfer in self._under_way.items():
             answer = transfer.answer
-            progress = (len(answer.lines), answer.received, transfer.curl.getinfo(pycurl.PRETRANSFER_TIME))
+            connected: float = transfer.curl.getinfo(pycurl.PRETRANSFER_TIME)
+            progress = (len(answer.lines), answer.received, connected)
             if progress != transfer.progress:
                 transfer.progress, transfer.since = progress, now
             elif now - transfer.since >= self._limits.timeout:

@@ -190,9 +190,8 @@ class _Answer:
     def wanted(self) -> bool:
         """Whether there is more to wait for: a body, or a head that says whether it is one that is wanted."""
         if not self.status and self.lines and self.lines[-1] in (b"\r\n", b"\n"):
-            self._read_head()
-            if self.status:
-                self._judged = self._judge()
+            self.status, self.fields = _head(self.lines)
+            self._judged = self._judge() if self.status else None
         return self._judged is None
 
     def outcome(self) -> Outcome | str:
@@ -216,18 +215,6 @@ class _Answer:
             modified=validator(self._field("last-modified")),
             noai=self._noai(),
         )
-
-    def _read_head(self) -> None:
-        """The last status and its fields; heads of interim answers come before it."""
-        fields: dict[str, list[str]] = {}
-        status = 0
-        for line in self.lines:
-            if line.startswith(b"HTTP/"):
-                fields, status = {}, int(line.split(maxsplit=2)[1])
-            elif b":" in line:
-                name, _, value = line.decode("utf-8", "surrogateescape").partition(":")
-                fields.setdefault(name.strip().lower(), []).append(value.strip())
-        self.status, self.fields = 0 if status < 200 else status, fields
 
     def _judge(self) -> "Unchanged | Fault | str | None":
         """What the head alone decides; None where the body is wanted."""
@@ -256,6 +243,18 @@ class _Answer:
     def _field(self, name: str) -> str | None:
         values = self.fields.get(name)
         return values[0] if values else None
+
+
+def _head(lines: list[bytes]) -> tuple[int, dict[str, list[str]]]:
+    """The last status and its fields by their names in small letters; the status is 0 for an interim answer (1xx)."""
+    status, fields = 0, dict[str, list[str]]()
+    for line in lines:
+        if line.startswith(b"HTTP/"):
+            status, fields = int(line.split(maxsplit=2)[1]), {}
+        elif b":" in line:
+            name, _, value = line.decode("utf-8", "surrogateescape").partition(":")
+            fields.setdefault(name.strip().lower(), []).append(value.strip())
+    return 0 if status < 200 else status, fields
 
 
 class Spool:
@@ -383,7 +382,7 @@ def _fault(error: Broken | OSError, target: Any, answer: _Answer, timeout: float
     if not isinstance(error, Broken) or error.code == pycurl.E_OPERATION_TIMEDOUT:
         return Fault(f"timed out after {timeout:g} s", transient=True, answered=answered)
     if error.code == pycurl.E_PEER_FAILED_VERIFICATION:
-        why = error.sentence.removeprefix("SSL certificate problem: ")
+        why = re.sub(r"^SSL[^:]*: | \(\d+\)$", "", error.sentence)
         return Fault(f"the certificate of {place} is not valid: {why}")
     if error.code in (pycurl.E_COULDNT_CONNECT, pycurl.E_SSL_CONNECT_ERROR):
         why = os.strerror(error.errno) if error.errno else error.sentence
