@@ -119,7 +119,7 @@ class Requests:
             try:
                 await self._connections.get(job.target, fields, answer)
             except (Broken, OSError) as error:
-                if answer.wanted():
+                if answer.wanted() and not answer.ended_by(error):
                     raise _fault(error, job.target, answer, self._limits.timeout) from error
             outcome = answer.outcome()
         finally:
@@ -193,6 +193,12 @@ class _Answer:
             self.status, self.fields = _head(self.lines)
             self._judged = self._judge() if self.status else None
         return self._judged is None
+
+    def ended_by(self, error: Exception) -> bool:
+        """Whether that is how a body of unknown length ends: some servers close TLS without the goodbye that it asks."""
+        unknown = "content-length" not in self.fields and "transfer-encoding" not in self.fields
+        closed = isinstance(error, Broken) and error.code == pycurl.E_RECV_ERROR and "unexpected eof" in error.sentence
+        return self.status > 0 and unknown and closed
 
     def outcome(self) -> Outcome | str:
         """What has come of it at its end; the address of a redirect. Raises :class:`Fault`."""
