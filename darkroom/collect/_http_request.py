@@ -195,7 +195,7 @@ class _Answer:
         return self._judged is None
 
     def ended_by(self, error: Exception) -> bool:
-        """Whether that is how a body of unknown length ends: some servers close TLS without the goodbye that it asks."""
+        """Whether that is how a body of unknown length ends: some servers close TLS without the goodbye it asks for."""
         unknown = "content-length" not in self.fields and "transfer-encoding" not in self.fields
         closed = isinstance(error, Broken) and error.code == pycurl.E_RECV_ERROR and "unexpected eof" in error.sentence
         return self.status > 0 and unknown and closed
