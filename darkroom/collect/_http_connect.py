@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import socket
 import ssl
 import threading
@@ -69,7 +70,7 @@ class Connections:
         self._under_way: dict[asyncio.Future[Any], _Transfer] = {}
         self._watcher: asyncio.TimerHandle | None = None
         self._names: dict[str, tuple[float, asyncio.Future[list[str]]]] = {}
-        self._fields = [b"Accept-Encoding: identity"]
+        self._trusted = ssl.get_default_verify_paths()
 
     async def get(self, target: Any, fields: Sequence[str], answer: Answer) -> None:
         """Ask for a ``pycurl.CurlUrl`` with these further fields in the head, until all of the answer has come in.
@@ -86,7 +87,7 @@ class Connections:
             if not self._limits.allow_private:
                 curl.setopt(pycurl.OPENSOCKETFUNCTION, lambda purpose, info: self._connectable(info, answer))
             curl.setopt(pycurl.CURLU, target)
-            curl.setopt(pycurl.HTTPHEADER, [*self._fields, *(field.encode() for field in fields)])
+            curl.setopt(pycurl.HTTPHEADER, ["Accept-Encoding: identity", *fields])
             curl.setopt(pycurl.HEADERFUNCTION, answer.lines.append)
             curl.setopt(pycurl.WRITEFUNCTION, answer.write)
             await self._transfer(curl, answer)
@@ -110,15 +111,15 @@ class Connections:
         curl = pycurl.Curl()
         curl.setopt(pycurl.NOSIGNAL, 1)
         curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
+        curl.setopt(pycurl.CONNECTTIMEOUT_MS, min(math.ceil(self._limits.timeout * 1000), 2**31 - 1))
         curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)  # one download a connection
         curl.setopt(pycurl.PROXY, "")  # one of the environment would connect where the rules on addresses do not reach
         curl.setopt(pycurl.USERAGENT, " ".join(self._limits.user_agent.splitlines()).encode())
-        trusted = ssl.get_default_verify_paths()
-        if trusted.cafile:
-            curl.setopt(pycurl.CAINFO, trusted.cafile)
+        if self._trusted.cafile:
+            curl.setopt(pycurl.CAINFO, self._trusted.cafile)
             curl.unsetopt(pycurl.CAPATH)  # with both, libcurl reads them anew for every connection
-        elif trusted.capath:
-            curl.setopt(pycurl.CAPATH, trusted.capath)
+        elif self._trusted.capath:
+            curl.setopt(pycurl.CAPATH, self._trusted.capath)
         else:  # some systems have none where OpenSSL looks
             import certifi
 

@@ -18,6 +18,7 @@ from ._http_rules import Limits, Network, PrivateAddress, forbids_ai, is_web_pag
 
 REDIRECTS = 5
 CODINGS = {"": None, "identity": None, "gzip": 31, "x-gzip": 31, "deflate": 15}  # and zlib's bits of each
+STATUS = re.compile(rb"HTTP/[\d.]+ +(\d{3})")
 SPOOL_BYTES = 1 << 20  # larger bodies go through a file
 
 
@@ -168,7 +169,8 @@ class _Answer:
     def length(self) -> int | None:
         """Bytes of the body, where the head says how many."""
         text = self._field("content-length") or ""
-        return int(text) if text.isdigit() and "transfer-encoding" not in self.fields else None
+        given = re.fullmatch(r"\d{1,18}", text, re.ASCII) and "transfer-encoding" not in self.fields
+        return int(text) if given else None
 
     def write(self, chunk: bytes) -> int | None:
         """Take a piece of the body; -1 ends the transfer, ``why`` says for what reason."""
@@ -191,7 +193,10 @@ class _Answer:
         """Whether there is more to wait for: a body, or a head that says whether it is one that is wanted."""
         if not self.status and self.lines and self.lines[-1] in (b"\r\n", b"\n"):
             self.status, self.fields = _head(self.lines)
-            self._judged = self._judge() if self.status else None
+            try:
+                self._judged = self._judge() if self.status else None
+            except Exception as error:  # whatever a server thinks of, nobody would catch it where this is called from
+                self._judged = Fault(f"it cannot be fetched ({type(error).__name__})")
         return self._judged is None
 
     def ended_by(self, error: Exception) -> bool:
@@ -252,12 +257,15 @@ class _Answer:
 
 
 def _head(lines: list[bytes]) -> tuple[int, dict[str, list[str]]]:
-    """The last status and its fields by their names in small letters; the status is 0 for an interim answer (1xx)."""
-    status, fields = 0, dict[str, list[str]]()
+    """The status and the fields by their names in small letters; status 0 where all answers are interim (1xx)."""
+    status, fields, inside = 0, dict[str, list[str]](), False
     for line in lines:
-        if line.startswith(b"HTTP/"):
-            status, fields = int(line.split(maxsplit=2)[1]), {}
-        elif b":" in line:
+        start = None if inside else STATUS.match(line)
+        if start is not None:
+            status, fields, inside = int(start[1]), {}, True
+        elif not line.strip():
+            inside = False
+        elif inside:  # else it is a trailer
             name, _, value = line.decode("utf-8", "surrogateescape").partition(":")
             fields.setdefault(name.strip().lower(), []).append(value.strip())
     return 0 if status < 200 else status, fields
@@ -273,7 +281,6 @@ class Spool:
         self._file: IO[bytes] | None = None
         self._head = b""
         self.size = 0
-        self.received = 0  # bytes as they were sent, where they were compressed
 
     def add(self, chunk: bytes) -> None:
         self.size += len(chunk)
@@ -404,4 +411,6 @@ def _fault(error: Broken | OSError, target: Any, answer: _Answer, timeout: float
         return Fault("the connection was closed without an answer", transient=True, answered=False)
     if error.code in (pycurl.E_SEND_ERROR, pycurl.E_RECV_ERROR):
         return Fault("the connection was lost", transient=True, answered=False)
-    return Fault("the answer is not HTTP", transient=True)
+    if error.code in (pycurl.E_UNSUPPORTED_PROTOCOL, pycurl.E_FTP_WEIRD_SERVER_REPLY):
+        return Fault("the answer is not HTTP", transient=True)
+    return Fault(f"it cannot be fetched (libcurl's error {error.code})", transient=True)

@@ -150,11 +150,15 @@ def test_a_head_is_the_last_one_and_ends_before_the_body(store: Store) -> None:
         "/early": b"HTTP/1.1 103 Early Hints\r\nX-Robots-Tag: noai\r\nContent-Encoding: odd\r\n\r\n"
         b'HTTP/1.1 200 OK\r\nETag: "1"\r\nContent-Length: %d\r\n\r\n%s' % (len(PICTURE), PICTURE),
         "/trailer": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Robots-Tag\r\n\r\n" + chunks,
+        "/odd": b"HTTP/1.1 404 Not Found\r\nHTTP/x: y\r\n\r\n",
+        "/date": b"HTTP/1.1 404 Not Found\r\nRetry-After: Fri, 31 Dec 9999 23:59:59 -2359\r\n\r\n",
         "/only": b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n",
     }
     with Server(lambda path, nth: Answer(raw=answers[path])) as server:
         found = fetch(store, [server.url(path) for path in answers], plan(retries=0))
         assert found[server.url("/early")] == found[server.url("/trailer")] == PICTURE
+        assert found[server.url("/odd")] == "HTTP 404"
+        assert found[server.url("/date")] == "it cannot be fetched (OverflowError)"
         assert found[server.url("/only")] == "the connection was closed without an answer"
 
 
