@@ -162,7 +162,7 @@ class Fetcher:
 
     def _enqueue(self, job: Job, *, first: bool = False) -> None:
         assert job.target is not None
-        name = str(job.target.host).lower()
+        name = job.target.host.lower()
         host = self._hosts.get(name)
         if host is None:
             host = self._hosts[name] = _Host(name)
@@ -296,7 +296,7 @@ class Fetcher:
                     if outcome is not None:
                         return outcome
                     assert job.target is not None
-                    if str(job.target.host).lower() != host.name:
+                    if job.target.host.lower() != host.name:
                         raise _Moved
         except TimeoutError as error:
             if limit.expired():

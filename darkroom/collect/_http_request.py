@@ -1,23 +1,24 @@
 """One request and its answer: what is asked, what is taken for an answer, and what is wrong with it in a sentence."""
 
 import contextlib
+import copy
 import os
+import re
 import threading
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, Any
 
-from ._http_connect import session
+import pycurl
+
+from ._http_connect import Broken, Connections, NoAddress, port_of
 from ._http_rules import Limits, Network, PrivateAddress, forbids_ai, is_web_page, literal, retry_after, validator
-
-if TYPE_CHECKING:
-    import aiohttp
-    from yarl import URL
 
 REDIRECTS = 5
 CODINGS = {"": None, "identity": None, "gzip": 31, "x-gzip": 31, "deflate": 15}  # and zlib's bits of each
+STATUS = re.compile(rb"HTTP/[\d.]+ +(\d{3})")
 SPOOL_BYTES = 1 << 20  # larger bodies go through a file
 
 
@@ -39,7 +40,7 @@ class Job:
     key: str
     url: str
     known: Known | None = None
-    target: "URL | None" = None
+    target: Any = None  # the address as a pycurl.CurlUrl
     redirects: int = 0
     failures: int = 0
     spent: float = 0.0  # seconds, without those of waiting for a turn
@@ -90,106 +91,58 @@ class Disk(Exception):
 
 
 class Requests:
-    """A session that requests are made in; made, used and closed in one event loop."""
+    """What requests are made with; made, used and closed in one event loop."""
 
     def __init__(self, limits: Limits, network: Network, downloads: Path) -> None:
         self._limits, self._network, self._downloads = limits, network, downloads
-        self._session = session(limits, network)
+        self._connections = Connections(limits, network)
         self._serial = 0
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._session.close()
+        await self._connections.close()
 
     async def request(self, job: Job) -> Outcome | None:
         """One request and its answer; None where it was a redirect, which the job then points to.
 
         Raises :class:`Fault`, and :class:`Disk` when our own disk is at fault.
         """
-        import aiohttp
-
         assert job.target is not None
         self._allow(job.target)
-        headers = {}
+        fields = []
         if job.known is not None and job.known.etag:
-            headers["If-None-Match"] = job.known.etag
+            fields.append(f"If-None-Match: {job.known.etag}")
         if job.known is not None and job.known.modified:
-            headers["If-Modified-Since"] = job.known.modified
+            fields.append(f"If-Modified-Since: {job.known.modified}")
         body = Spool(self._limits.max_bytes, self._file)
-        answer = None
+        answer = _Answer(self._limits, bool(fields), body)
         try:
-            async with self._session.get(job.target, headers=headers or None, allow_redirects=False) as answer:
-                status = answer.status
-                noai = forbids_ai(answer.headers.getall("X-Robots-Tag", ()), self._limits.user_agent)
-                if noai and status in (200, 304) and not self._limits.allow_noai:
-                    raise Fault("refused: its server asks by X-Robots-Tag not to use it for AI")
-                if status == 304 and headers:
-                    return Unchanged()
-                if status in (301, 302, 303, 307, 308):
-                    job.target = self._redirected(job, answer)
-                    return None
-                if status != 200:
-                    transient = status in (408, 425, 429) or status >= 500
-                    after = retry_after(answer.headers.get("Retry-After"))
-                    raise Fault(f"HTTP {status}", transient=transient, after=after)
-                return await self._body(answer, body, noai)
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _fault(error, job.target, answer, body.received, self._limits.timeout) from error
+            try:
+                await self._connections.get(job.target, fields, answer)
+            except (Broken, OSError) as error:
+                if answer.wanted() and not answer.ended_by(error):
+                    raise _fault(error, job.target, answer, self._limits.timeout) from error
+            outcome = answer.outcome()
         finally:
             body.discard()
+        if isinstance(outcome, str):
+            job.target = self._redirected(job, outcome)
+            return None
+        return outcome
 
-    async def _body(self, answer: "aiohttp.ClientResponse", body: "Spool", noai: bool) -> Body:
-        length = answer.content_length
-        if length is not None and length > self._limits.max_bytes:
-            answer.close()
-            raise body.too_large()
-        coding = answer.headers.get("Content-Encoding", "").strip().lower()
-        if coding not in CODINGS:
-            answer.close()
-            raise Fault(f"its Content-Encoding {coding[:40]!r} is not understood")
-        bits = CODINGS[coding]
-        plain = None if bits is None else _Plain(bits)
-        try:
-            async for chunk in answer.content.iter_any():
-                body.received += len(chunk)
-                if plain is None:
-                    body.add(chunk)
-                else:
-                    for part in plain.parts(chunk):
-                        body.add(part)
-            if plain is not None:
-                plain.end()
-        except Fault:
-            answer.close()  # the rest of it is not wanted
-            raise
-        if not body.size:
-            raise Fault("an empty answer")
-        if is_web_page(body.head(), answer.content_type):
-            raise Fault("a web page, not a picture")
-        return Body(
-            content=body.take(),
-            size=body.size,
-            etag=validator(answer.headers.get("ETag")),
-            modified=validator(answer.headers.get("Last-Modified")),
-            noai=noai,
-        )
-
-    def _redirected(self, job: Job, answer: "aiohttp.ClientResponse") -> "URL":
+    def _redirected(self, job: Job, location: str) -> Any:
         assert job.target is not None
         job.redirects += 1
         if job.redirects > REDIRECTS:
             raise Fault(f"more than {REDIRECTS} redirects")
-        location = answer.headers.get("Location")
-        if not location:
-            raise Fault(f"HTTP {answer.status} without a Location")
         target = parse(location, job.target)
-        if target.user is None and job.target.user is not None and target.origin() == job.target.origin():
-            target = target.with_user(job.target.user).with_password(job.target.password)
+        if target.user is None and job.target.user is not None and _origin(target) == _origin(job.target):
+            target.user, target.password = job.target.user, job.target.password
         return target
 
-    def _allow(self, target: "URL") -> None:
-        """Refuse a host that is a private address in itself; names are judged by the resolver."""
-        address = literal(target.host or "")
+    def _allow(self, target: Any) -> None:
+        """Refuse a host that is a private address in itself; names are judged by what they lead to."""
+        address = literal(target.host)
         if address is not None and not self._limits.allow_private and self._network.private(address):
             raise Fault(f"refused: private address {address}")
 
@@ -197,6 +150,125 @@ class Requests:
         self._serial += 1
         path = self._downloads / f"{os.getpid()}-{threading.get_ident()}-{self._serial}"
         return path, path.open("wb")
+
+
+class _Answer:
+    """An answer as it comes in, and what is made of it: its body is taken only where its head lets it be a picture."""
+
+    def __init__(self, limits: Limits, conditional: bool, body: "Spool") -> None:
+        self._limits, self._conditional, self._body = limits, conditional, body
+        self.lines: list[bytes] = []
+        self.received = 0
+        self.why: Exception | None = None
+        self.status = 0  # of the head, once it is whole
+        self.fields: dict[str, list[str]] = {}
+        self._judged: Unchanged | Fault | str | None = None  # by the head alone; a redirect's address
+        self._plain: _Plain | None = None
+
+    @property
+    def length(self) -> int | None:
+        """Bytes of the body, where the head says how many."""
+        text = self._field("content-length") or ""
+        given = re.fullmatch(r"\d{1,18}", text, re.ASCII) and "transfer-encoding" not in self.fields
+        return int(text) if given else None
+
+    def write(self, chunk: bytes) -> int | None:
+        """Take a piece of the body; -1 ends the transfer, ``why`` says for what reason."""
+        self.received += len(chunk)
+        if self.wanted():
+            try:
+                if self._plain is None:
+                    self._body.add(chunk)
+                else:
+                    for part in self._plain.parts(chunk):
+                        self._body.add(part)
+            except Exception as error:
+                self.why = error
+                return -1
+        elif self.received != self.length:  # what is whole with this piece leaves the connection free for the next
+            return -1
+        return None
+
+    def wanted(self) -> bool:
+        """Whether there is more to wait for: a body, or a head that says whether it is one that is wanted."""
+        if not self.status and self.lines and self.lines[-1] in (b"\r\n", b"\n"):
+            self.status, self.fields = _head(self.lines)
+            try:
+                self._judged = self._judge() if self.status else None
+            except Exception as error:  # whatever a server thinks of, nobody would catch it where this is called from
+                self._judged = Fault(f"it cannot be fetched ({type(error).__name__})")
+        return self._judged is None
+
+    def ended_by(self, error: Exception) -> bool:
+        """Whether that is how a body of unknown length ends: some servers close TLS without the goodbye it asks for."""
+        unknown = "content-length" not in self.fields and "transfer-encoding" not in self.fields
+        closed = isinstance(error, Broken) and error.code == pycurl.E_RECV_ERROR and "unexpected eof" in error.sentence
+        return self.status > 0 and unknown and closed
+
+    def outcome(self) -> Outcome | str:
+        """What has come of it at its end; the address of a redirect. Raises :class:`Fault`."""
+        if not self.wanted():
+            if isinstance(self._judged, Fault):
+                raise self._judged
+            assert self._judged is not None
+            return self._judged
+        body = self._body
+        if self._plain is not None:
+            self._plain.end()
+        if not body.size:
+            raise Fault("an empty answer")
+        if is_web_page(body.head(), (self._field("content-type") or "").partition(";")[0].strip().lower()):
+            raise Fault("a web page, not a picture")
+        return Body(
+            content=body.take(),
+            size=body.size,
+            etag=validator(self._field("etag")),
+            modified=validator(self._field("last-modified")),
+            noai=self._noai(),
+        )
+
+    def _judge(self) -> "Unchanged | Fault | str | None":
+        """What the head alone decides; None where the body is wanted."""
+        status = self.status
+        if status in (200, 304) and self._noai() and not self._limits.allow_noai:
+            return Fault("refused: its server asks by X-Robots-Tag not to use it for AI")
+        if status == 304 and self._conditional:
+            return Unchanged()
+        if status in (301, 302, 303, 307, 308):
+            return self._field("location") or Fault(f"HTTP {status} without a Location")
+        if status != 200:
+            transient = status in (408, 425, 429) or status >= 500
+            return Fault(f"HTTP {status}", transient=transient, after=retry_after(self._field("retry-after")))
+        if self.length is not None and self.length > self._limits.max_bytes:
+            return self._body.too_large()
+        coding = (self._field("content-encoding") or "").lower()
+        if coding not in CODINGS:
+            return Fault(f"its Content-Encoding {coding[:40]!r} is not understood")
+        bits = CODINGS[coding]
+        self._plain = None if bits is None else _Plain(bits)
+        return None
+
+    def _noai(self) -> bool:
+        return forbids_ai(self.fields.get("x-robots-tag", ()), self._limits.user_agent)
+
+    def _field(self, name: str) -> str | None:
+        values = self.fields.get(name)
+        return values[0] if values else None
+
+
+def _head(lines: list[bytes]) -> tuple[int, dict[str, list[str]]]:
+    """The status and the fields by their names in small letters; status 0 where all answers are interim (1xx)."""
+    status, fields, inside = 0, dict[str, list[str]](), False
+    for line in lines:
+        start = None if inside else STATUS.match(line)
+        if start is not None:
+            status, fields, inside = int(start[1]), {}, True
+        elif not line.strip():
+            inside = False
+        elif inside:  # else it is a trailer
+            name, _, value = line.decode("utf-8", "surrogateescape").partition(":")
+            fields.setdefault(name.strip().lower(), []).append(value.strip())
+    return 0 if status < 200 else status, fields
 
 
 class Spool:
@@ -209,7 +281,6 @@ class Spool:
         self._file: IO[bytes] | None = None
         self._head = b""
         self.size = 0
-        self.received = 0  # bytes as they were sent, where they were compressed
 
     def add(self, chunk: bytes) -> None:
         self.size += len(chunk)
@@ -256,7 +327,7 @@ class Spool:
 
 
 class _Plain:
-    """Undoes a Content-Encoding piece by piece, so that a bomb is cut off; aiohttp does not miss a missing end."""
+    """Undoes a Content-Encoding piece by piece, so that a bomb is cut off, and misses a missing end."""
 
     def __init__(self, bits: int) -> None:
         self._inflate = zlib.decompressobj(bits)
@@ -274,52 +345,72 @@ class _Plain:
             raise Fault("cut short: its compression does not end", transient=True)
 
 
-def parse(text: str, base: "URL | None" = None) -> "URL":
-    """An address that can be fetched, relative to ``base`` where it is a redirect's; raises :class:`Fault`."""
-    from yarl import URL
+def parse(text: str, base: Any | None = None) -> Any:
+    """An address that can be fetched, relative to ``base`` where it is a redirect's; raises :class:`Fault`.
 
+    It is parsed here and nowhere else: what the rules are asked of is what is connected to.
+    """
     text = text.strip()
+    scheme = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]*):", text)
+    name = scheme[1].lower() if scheme is not None else "no scheme" if base is None else base.scheme
+    if name not in ("http", "https"):
+        raise Fault(f"refused: {name[:20]!r} is not http or https")
+    # Escapes in it are left as they are: signatures are over them. Only what may not be in a URL is escaped.
+    plain = text.isascii() and text.isprintable() and " " not in text
+    url = pycurl.CurlUrl() if base is None else copy.copy(base)
     try:
-        # Escapes in it are left as they are: signatures are over them. Only what may not be in a URL is escaped.
-        url = URL(text, encoded=text.isascii() and text.isprintable() and " " not in text)
-        url = base.join(url) if base is not None else url
-        scheme, host, _ = url.scheme, url.host, url.port
-    except (ValueError, UnicodeError):
+        url.setpart(pycurl.UPART_URL, text.encode(), pycurl.U_PATH_AS_IS | (0 if plain else pycurl.U_URLENCODE))
+        if not plain:
+            _ascii_host(url)
+    except (pycurl.error, ValueError):
         raise Fault("not a valid address") from None
-    if scheme not in ("http", "https"):
-        raise Fault(f"refused: {scheme[:20] or 'no scheme'!r} is not http or https")
-    if not host:
-        raise Fault("not a valid address: it names no host")
-    return url.with_fragment(None) if url.raw_fragment else url
+    url.fragment = None
+    return url
 
 
-def _fault(error: Exception, target: "URL", answer: "aiohttp.ClientResponse | None", got: int, timeout: float) -> Fault:
-    """What an exception of aiohttp means to the reader of the row's reasons; never the address, which may be secret."""
-    import aiohttp
+def _ascii_host(url: Any) -> None:
+    """Write a host of other letters as the names of the net have it."""
+    import idna
 
-    place = f"{target.host}:{target.port}"
-    if isinstance(error, TimeoutError):
-        return Fault(f"timed out after {timeout:g} s", transient=True, answered=answer is not None)
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        cause = error.certificate_error
-        return Fault(f"the certificate of {place} is not valid: {getattr(cause, 'verify_message', '')}".rstrip(": "))
-    if isinstance(error, aiohttp.ClientConnectorError):
-        cause = error.os_error
-        if isinstance(cause, PrivateAddress):
-            return Fault(f"refused: {cause}")
-        if isinstance(error, aiohttp.ClientConnectorDNSError):
-            return Fault(f"no address of {target.host}: {cause.strerror or cause}", transient=True, answered=False)
-        why = os.strerror(cause.errno) if cause.errno else type(cause).__name__
+    host = url.host
+    if not host.isascii():
+        try:
+            url.host = idna.encode(host, uts46=True)
+        except idna.IDNAError:
+            url.host = host.encode("idna")  # as older rules allow
+
+
+def _origin(url: Any) -> tuple[object, ...]:
+    return url.scheme, url.host.lower(), port_of(url)
+
+
+def _fault(error: Broken | OSError, target: Any, answer: _Answer, timeout: float) -> Fault:
+    """What an error means to the reader of the row's reasons; never the address, which may be secret."""
+    place = f"{target.host}:{port_of(target)}"
+    answered = answer.status > 0
+    if isinstance(error, PrivateAddress):
+        return Fault(f"refused: {error}")
+    if isinstance(error, NoAddress):
+        return Fault(f"no address of {target.host}: {error.strerror}", transient=True, answered=False)
+    if not isinstance(error, Broken) or error.code == pycurl.E_OPERATION_TIMEDOUT:
+        return Fault(f"timed out after {timeout:g} s", transient=True, answered=answered)
+    if error.code == pycurl.E_PEER_FAILED_VERIFICATION:
+        why = re.sub(r"^SSL[^:]*: | \(\d+\)$", "", error.sentence)
+        return Fault(f"the certificate of {place} is not valid: {why}")
+    if error.code in (pycurl.E_COULDNT_CONNECT, pycurl.E_SSL_CONNECT_ERROR):
+        why = os.strerror(error.errno) if error.errno else error.sentence
         return Fault(f"cannot connect to {place}: {why}", transient=True, answered=False)
-    if isinstance(error, aiohttp.ClientPayloadError):
-        length = answer.content_length if answer is not None else None
+    if error.code == pycurl.E_URL_MALFORMAT:
+        return Fault("not a valid address")
+    if answered:
+        got, length = answer.received, answer.length
         if length is not None and got < length:
             return Fault(f"cut short: {got:,} of {length:,} bytes", transient=True)
         return Fault(f"cut short or damaged after {got:,} bytes", transient=True)
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return Fault("the connection was closed without an answer", transient=True, answered=answer is not None)
-    if isinstance(error, aiohttp.ClientResponseError):
+    if error.code == pycurl.E_GOT_NOTHING:
+        return Fault("the connection was closed without an answer", transient=True, answered=False)
+    if error.code in (pycurl.E_SEND_ERROR, pycurl.E_RECV_ERROR):
+        return Fault("the connection was lost", transient=True, answered=False)
+    if error.code in (pycurl.E_UNSUPPORTED_PROTOCOL, pycurl.E_FTP_WEIRD_SERVER_REPLY):
         return Fault("the answer is not HTTP", transient=True)
-    if isinstance(error, aiohttp.ClientConnectionError | OSError):
-        return Fault("the connection was lost", transient=True, answered=answer is not None)
-    return Fault("not a valid address")
+    return Fault(f"it cannot be fetched (libcurl's error {error.code})", transient=True)

@@ -98,7 +98,7 @@ class Second:
         shared = self._fetcher.share(AHEAD - len(self._given), lambda host: AHEAD_OF_HOST - self._of_host[host])
         for job in shared:
             assert job.target is not None
-            host = str(job.target.host).lower()
+            host = job.target.host.lower()
             self._given[job.key] = host, job
             self._of_host[host] += 1
         if shared:

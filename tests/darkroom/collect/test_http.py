@@ -109,7 +109,7 @@ def test_what_is_transient_is_tried_again(store: Store, fault: Answer) -> None:
     with Server(lambda path, nth: fault if nth < 2 else good(path)) as server:
         url = server.url("/x")
         assert fetch(store, [url], plan(timeout=0.2)) == {url: good("/x").body}
-        assert server.paths().count("/x") >= 3  # aiohttp itself repeats a request on a connection that was closed
+        assert server.paths().count("/x") >= 3  # libcurl itself repeats a request on a connection that was closed
 
 
 @pytest.mark.parametrize(
@@ -126,6 +126,58 @@ def test_tries_end_with_a_sentence(store: Store, fault: Answer, sentence: str) -
         total = 0.1 if fault.drip else 20.0
         found = fetch(store, [server.url("/x")], plan(timeout=0.1, retries=2, total_timeout=total))
         assert found == {server.url("/x"): sentence}
+
+
+def test_a_server_that_is_not_there_is_named_with_what_the_system_says(store: Store) -> None:
+    with socket.socket() as taken:  # bound, so that nobody else gets the port, and not listening
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        url = f"http://127.0.0.1:{port}/x"
+        sentence = f"cannot connect to 127.0.0.1:{port}: Connection refused, 2 tries"
+        assert fetch(store, [url], plan(retries=1)) == {url: sentence}
+
+
+def test_a_body_that_is_not_wanted_is_not_waited_for(store: Store) -> None:
+    with Server(lambda path, nth: Answer(b"no such picture", status=404, drip=5.0)) as server:
+        began = time.monotonic()
+        assert fetch(store, [server.url("/x")], plan(timeout=30, total_timeout=60)) == {server.url("/x"): "HTTP 404"}
+        assert time.monotonic() - began < 4
+
+
+def test_a_head_is_the_last_one_and_ends_before_the_body(store: Store) -> None:
+    chunks = b"%x\r\n%s\r\n0\r\nX-Robots-Tag: noai\r\n\r\n" % (len(PICTURE), PICTURE)
+    answers = {
+        "/early": b"HTTP/1.1 103 Early Hints\r\nX-Robots-Tag: noai\r\nContent-Encoding: odd\r\n\r\n"
+        b'HTTP/1.1 200 OK\r\nETag: "1"\r\nContent-Length: %d\r\n\r\n%s' % (len(PICTURE), PICTURE),
+        "/trailer": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Robots-Tag\r\n\r\n" + chunks,
+        "/odd": b"HTTP/1.1 404 Not Found\r\nHTTP/x: y\r\n\r\n",
+        "/date": b"HTTP/1.1 404 Not Found\r\nRetry-After: Fri, 31 Dec 9999 23:59:59 -2359\r\n\r\n",
+        "/only": b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n",
+    }
+    with Server(lambda path, nth: Answer(raw=answers[path])) as server:
+        found = fetch(store, [server.url(path) for path in answers], plan(retries=0))
+        assert found[server.url("/early")] == found[server.url("/trailer")] == PICTURE
+        assert found[server.url("/odd")] == "HTTP 404"
+        assert found[server.url("/date")] == "it cannot be fetched (OverflowError)"
+        assert found[server.url("/only")] == "the connection was closed without an answer"
+
+
+def test_escapes_stay_as_they_are_and_only_what_may_not_be_in_an_address_is_escaped(store: Store) -> None:
+    names: list[str] = []
+
+    def lookup(host: str) -> list[str]:
+        names.append(host)
+        return ["127.0.0.1"]
+
+    with Server(good) as server:
+        urls = {
+            server.url("/a%2Fb/../%7Ec?sig=%2b+%41", "photos.example"): "/a%2Fb/../%7Ec?sig=%2b+%41",
+            server.url("/ü x?é", "Münchén.example"): "/%C3%BC%20x?%C3%A9",
+        }
+        found = fetch(store, list(urls), world=network(lookup=lookup))
+        assert all(isinstance(content, bytes) for content in found.values())
+        assert sorted(server.paths()) == sorted(urls.values())
+        assert {request.host for request in server.log} == set(names) == {"photos.example", "xn--mnchn-esa3k.example"}
 
 
 def test_retry_after_is_waited_for_but_not_for_ever(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,20 @@
 """Whom the HTTP source refuses to ask, what it does not take, and what it does not tell."""
 
+import contextlib
 import itertools
 import socket
+import ssl
+import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from darkroom.collect._http_rules import IPAddress, private
 from darkroom.collect.http import items
@@ -132,6 +141,81 @@ def test_a_password_is_sent_and_not_shown(store: Store, caplog: pytest.LogCaptur
     kept = b"".join(path.read_bytes() for path in store.root.glob("cache.db*"))
     assert "secret" not in shown
     assert b"secret" not in kept
+
+
+def test_a_password_is_for_its_own_server_alone(store: Store) -> None:
+    names = {"own.example": ["127.0.0.1"], "other.example": ["127.0.0.1"]}
+
+    def answer(path: str, nth: int) -> Answer:
+        ways = {
+            "/away": server.url("/x", "other.example"),
+            "/whole": server.url("/kept", "own.example"),
+            "/part": "kept",
+        }
+        return to(ways[path]) if path in ways else good(path)
+
+    with Server(answer) as server:
+        own = f"http://user:secret@own.example:{server.port}"
+        urls = [f"{own}/1", server.url("/2", "own.example"), server.url("/3", "other.example")]
+        urls += [f"{own}/{path}" for path in ("away", "whole", "part")]
+        world = network(lookup=lambda host: names[host])
+        assert all(isinstance(content, bytes) for content in fetch(store, urls, plan(concurrency=1), world).values())
+        told = [(request.path, "Authorization" in request.headers) for request in server.log]
+    assert set(told) == {
+        *(("/1", True), ("/away", True), ("/whole", True), ("/part", True), ("/kept", True)),
+        *(("/2", False), ("/3", False), ("/x", False)),
+    }
+
+
+def test_a_certificate_is_asked_for_and_judged_by_the_name(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tls_server(tmp_path, "photos.example") as port:
+        url, other = f"https://photos.example:{port}/x", f"https://other.example:{port}/x"
+        world = network(lookup=lambda host: ["127.0.0.1"])
+        first = fetch(store, [url], plan(), world)[url]
+        assert first == f"the certificate of photos.example:{port} is not valid: self-signed certificate"
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+        found = fetch(store, [url, other], plan(), world)
+        assert found[url] == PICTURE
+        assert str(found[other]).startswith(f"the certificate of other.example:{port} is not valid: ")
+
+
+@contextlib.contextmanager
+def tls_server(folder: Path, name: str) -> Iterator[int]:
+    """A server over TLS that answers everything with a picture, and a certificate for the name, signed by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    names = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(names, names, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "certificate.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    (folder / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(PICTURE)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "certificate.pem", folder / "key.pem")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.handle_error = lambda *_: None  # type: ignore[method-assign]  # those who do not trust it hang up
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_no_cookie_and_no_proxy_of_the_environment(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
