@@ -31,7 +31,8 @@ UNET = UNet(
     attention_heads=2,
     norm_num_groups=8,
 )
-STEPS = 120
+STEPS, EVERY = 120, 7  # in all, and between checkpoints
+PAUSE = 0.3  # seconds at most from a checkpoint to the kill: some steps
 KILLS, EACH = 50, 10  # in all, and in each part of the longer proof
 
 
@@ -39,7 +40,9 @@ KILLS, EACH = 50, 10  # in all, and in each part of the longer proof
 def job(noise, checked_of, store: Store) -> Job:
     rows = [noise(number, (20, 20), caption=f"n {number}" if number % 2 else None) for number in range(24)]
     shards: Shards = preprocess(checked_of(rows), Preprocess(size=16), Latents(VAE), 1, store)
-    plan = Train(steps=STEPS, batch=4, warmup_steps=2, threads=1, checkpoint_every=7, validate_every=11, grid_every=50)
+    plan = Train(
+        steps=STEPS, batch=4, warmup_steps=2, threads=1, checkpoint_every=EVERY, validate_every=11, grid_every=50
+    )
     model = Model(vae="builtin:digits-vae", text_encoder="builtin:digits-text-encoder", unet=UNET)
     parts = {"vae": VAE.path, "text_encoder": TEXT.path}
     return Job("test", 0, plan, model, Sampler(steps=2, batch=4), shards.path, parts, "cpu", 0, {"shards": "d"})
@@ -67,15 +70,14 @@ def result(work: Path) -> str:
 def kill_and_resume(begin: Callable[[Path], "subprocess.Popen[bytes]"], tmp_path: Path, kills: range) -> list[int]:
     """Kill trainings at moments spread over a whole one, one for each number; returns the steps resumed from.
 
-    Moments are counted in CPU seconds, of which a training takes as many when other work slows it down. One of four
-    falls into the start, most of which is imports; the others anywhere after the first checkpoint.
+    Moments are counted in CPU seconds and in steps, of which a training takes as many when other work slows it down.
+    One of four falls anywhere from the first import on, most of which is before the first step; the others into a
+    step, or between two, or into saving.
     """
     straight = begin(tmp_path / "straight")
-    ready = whole = 0.0
+    whole = 0.0
     while straight.poll() is None:
         whole = used(straight)
-        if not ready and checkpoints.found(tmp_path / "straight"):
-            ready = whole
         time.sleep(0.01)
     assert straight.returncode == 0, (tmp_path / "straight/log").read_text()
     expected = result(tmp_path / "straight")
@@ -84,15 +86,18 @@ def kill_and_resume(begin: Callable[[Path], "subprocess.Popen[bytes]"], tmp_path
         work = tmp_path / f"killed-{turn}"
         trainer = begin(work)
         # A training that ends before its kill is compared, and another begun.
-        first, last = (0.0, ready) if left[0] % 4 == 3 else (ready, whole)
-        moment = first + (last - first) * torch.rand((), generator=generator("moment", left[0], turn)).item()
-        while trainer.poll() is None and used(trainer) < moment:
-            time.sleep(0.001)
+        share, later = torch.rand(2, generator=generator("moment", left[0], turn)).tolist()
+        if left[0] % 4 == 3:
+            wait(trainer, lambda run=trainer, moment=whole * share: used(run) >= moment)
+        else:
+            step = saved(work) + 1 + share * (STEPS - saved(work) - 1)
+            wait(trainer, lambda work=work, step=step: saved(work) >= step)
+            time.sleep(later * PAUSE)
         if trainer.poll() is None:
             os.kill(trainer.pid, signal.SIGKILL)
             trainer.wait()
             left.pop(0)
-            resumed += [int(found[0].name.removeprefix("step-")) for found in [checkpoints.found(work)] if found]
+            resumed += [step for step in [saved(work)] if step]
             continue
         assert trainer.returncode == 0, (work / "log").read_text()
         assert result(work) == expected
@@ -101,6 +106,17 @@ def kill_and_resume(begin: Callable[[Path], "subprocess.Popen[bytes]"], tmp_path
     assert begin(work).wait() == 0, (work / "log").read_text()
     assert result(work) == expected
     return resumed
+
+
+def wait(trainer: "subprocess.Popen[bytes]", until: Callable[[], bool]) -> None:
+    """Look until it is so, or the process has ended."""
+    while trainer.poll() is None and not until():
+        time.sleep(0.001)
+
+
+def saved(work: Path) -> int:
+    """The step of the newest checkpoint; 0 where there is none but the start."""
+    return max((int(path.name.removeprefix("step-")) for path in checkpoints.found(work)), default=0)
 
 
 def used(trainer: "subprocess.Popen[bytes]") -> float:
@@ -119,5 +135,5 @@ def test_killed_once_it_ends_in_the_same_bytes(begin, tmp_path: Path) -> None:
 @pytest.mark.parametrize("first", range(0, KILLS, EACH))
 def test_killed_fifty_times_it_ends_in_the_same_bytes(begin, tmp_path: Path, first: int) -> None:
     resumed = kill_and_resume(begin, tmp_path, range(first, first + EACH))
-    assert len(set(resumed)) >= 2, "kills fell into the training itself, and not only into its start"
+    assert len(set(resumed)) >= 3, "kills fell into the training itself, and not only into its start"
     print(f"kills after which a checkpoint was there: {len(resumed)} of {EACH}, at steps {sorted(resumed)}")
