@@ -195,7 +195,7 @@ def example(
                     continue
                 begun = begun or cpu_seconds(run.pid)  # the bar is drawn before the first step, too
                 moved.setdefault(int(bar[1]), cpu_seconds(run.pid) - begun)
-            enough = max(options.seconds) + 3 * EVERY * max(moved.values(), default=0.0) / max(1, *moved)
+            enough = max(options.seconds) + 3 * EVERY * max(moved.values(), default=0.0) / max([1, *moved])
             if moved and max(moved) % EVERY > EVERY // 2 and max(moved.values()) > enough:
                 run.kill()
                 break

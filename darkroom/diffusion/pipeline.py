@@ -44,6 +44,7 @@ def save_pipeline(pipeline: Any, folder: Path, card: str) -> None:
     family_of(pipeline).settle(pipeline)
     for part in (pipeline, *pipeline.components.values()):
         forget_place(part)
+        forget_last_text(part)
     pipeline.save_pretrained(folder, safe_serialization=True)
     (folder / "README.md").write_text(card, "utf-8")
 
@@ -54,6 +55,13 @@ def forget_place(part: Any) -> None:
 
     if isinstance(part, ConfigMixin) and part.config.get("_name_or_path"):
         part.register_to_config(_name_or_path="")
+
+
+def forget_last_text(part: Any) -> None:
+    """Take out of a tokenizer how it cut and filled the last text: what was drawn last is not part of what is saved."""
+    if (fast := getattr(part, "backend_tokenizer", None)) is not None:
+        fast.no_truncation()
+        fast.no_padding()
 
 
 def publish(pipeline: Path, folder: Path, card: str, sampler: Sampler, threads: int) -> None:

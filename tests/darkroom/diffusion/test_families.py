@@ -199,6 +199,16 @@ def test_a_loaded_pipeline_can_be_made_to_draw_another_side(pipeline: Any, tmp_p
         assert picture.size == (family_side(pipe),) * 2
 
 
+def test_what_was_drawn_last_is_no_part_of_what_is_saved(pipeline: Any, tmp_path: Path) -> None:
+    save_pipeline(pipeline, tmp_path / "before", "")
+    draw(pipeline, TEXTS[family_of(pipeline).asked_by][:1], 0, Sampler(steps=1, batch=1))
+    save_pipeline(pipeline, tmp_path / "after", "")
+    files = [path.relative_to(tmp_path / "before") for path in (tmp_path / "before").rglob("*") if path.is_file()]
+    assert files
+    for file in files:
+        assert (tmp_path / "before" / file).read_bytes() == (tmp_path / "after" / file).read_bytes(), file
+
+
 def test_labels_survive_that_a_pipeline_is_loaded_and_saved(folders: dict[str, Path], tmp_path: Path) -> None:
     pipe = opened(folders["dit"])
     kind = family_of(pipe)
