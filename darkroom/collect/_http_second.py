@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ._http_fetch import Fetcher
 
 COMMAND = (sys.executable, "-m", "darkroom.collect._http_second")
-PAYS_FROM = 4_000  # addresses; for 3,000 its start costs what it gains (benchmarks/downloads.py)
+PAYS_FROM = 1_000  # addresses; for fewer its start costs what it gains (benchmarks/downloads.py)
 AHEAD, AHEAD_OF_HOST = 512, 256  # jobs that it may have, of all hosts and of one
 LONGEST_LINE = 4 << 20
 END_SECONDS = 5.0  # after which it is killed
