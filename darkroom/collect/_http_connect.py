@@ -142,7 +142,7 @@ class Connections:
             del self._under_way[future]
 
     def _watch_later(self) -> None:
-        self._watcher = self._loop.call_later(min(self._limits.timeout / 4, WATCH_SECONDS), self._watch)
+        self._watcher = self._loop.call_later(min(self._limits.timeout / 16, WATCH_SECONDS), self._watch)
 
     def _watch(self) -> None:
         """End what has stood still for too long, and what there is no more to wait for."""
