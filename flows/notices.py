@@ -7,12 +7,14 @@ import argparse
 import contextlib
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from darkroom.errors import RecipeError, ServiceUnavailable
 from darkroom.secrets import hidden
-from darkroom.settings import Settings
+
+if TYPE_CHECKING:
+    from darkroom.settings import Settings
 
 MAIL = "mailtos://USER:PASSWORD@SMTP-HOST:587?from=SENDER&to=RECIPIENT"
 SUBJECT = "darkroom: a message to try it"
@@ -20,7 +22,7 @@ TEXT = "`darkroom notify` sent this. What a person should know of runs will come
 TIMEOUT_SECONDS = 30.0
 
 
-def webhook(settings: Settings) -> str | None:
+def webhook(settings: "Settings") -> str | None:
     """The webhook's address; None where there is none. Raises :class:`RecipeError` for what is no address."""
     if not settings.notify_webhook:
         return None
@@ -32,7 +34,7 @@ def webhook(settings: Settings) -> str | None:
     raise RecipeError("DARKROOM_NOTIFY_WEBHOOK is no web address: it begins with https:// and a host (or http://)")
 
 
-def mail(settings: Settings) -> str | None:
+def mail(settings: "Settings") -> str | None:
     """The address for Apprise, by which it sends the text as it is; None where there is none.
 
     Apprise's own default is HTML, in which a reason that quotes a caption would become markup. Raises
@@ -48,13 +50,13 @@ def mail(settings: Settings) -> str | None:
     return address
 
 
-def guard(settings: Settings) -> None:
+def guard(settings: "Settings") -> None:
     """Raise :class:`RecipeError` for a setting by which nobody could be told."""
     webhook(settings)
     mail(settings)
 
 
-def routes(settings: Settings) -> list[str]:
+def routes(settings: "Settings") -> list[str]:
     """In words, which may be shown, how people are told; none where nobody is. Raises as :func:`guard` does."""
     found = []
     if address := webhook(settings):
@@ -64,14 +66,14 @@ def routes(settings: Settings) -> list[str]:
     return found
 
 
-def send(settings: Settings) -> Iterator[tuple[str, str | None]]:
+def send(settings: "Settings") -> Iterator[tuple[str, str | None]]:
     """Send a message on every route: (the route in words, what went wrong or None). Raises as :func:`guard` does."""
     ways = [way for way, address in ((_post, webhook(settings)), (_mail, mail(settings))) if address]
     for route, way in zip(routes(settings), ways, strict=True):
         yield route, way(settings)
 
 
-def _post(settings: Settings) -> str | None:
+def _post(settings: "Settings") -> str | None:
     import httpx
 
     address = webhook(settings) or ""
@@ -83,7 +85,7 @@ def _post(settings: Settings) -> str | None:
     return None if answer.is_success else f"it answered {answer.status_code}"
 
 
-def _mail(settings: Settings) -> str | None:
+def _mail(settings: "Settings") -> str | None:
     service = _service(mail(settings) or "")
     with _listening() as said:
         sent = service.notify(title=SUBJECT, body=TEXT)
@@ -152,6 +154,8 @@ def add_parser(commands: Any) -> None:
 
 
 def _notify(_: argparse.Namespace) -> int:
+    from darkroom.settings import Settings
+
     settings = Settings()
     failed = 0
     if not routes(settings):
