@@ -188,6 +188,20 @@ def make(folder: Path, url: str | None) -> Workshop:
     return Workshop(folder, environment)
 
 
+def api_of(url: str) -> httpx.Client:
+    """A server's API by Prefect's own client: while its SQLite file is locked it says 503, which means "ask again"."""
+    from prefect.client.base import PrefectHttpxSyncClient
+
+    return PrefectHttpxSyncClient(base_url=url, timeout=60, raise_on_all_errors=False)
+
+
+@pytest.fixture(scope="session")
+def prefect_api(prefect_url: str) -> Iterator[httpx.Client]:
+    """The API of the server that the tests share."""
+    with api_of(prefect_url) as api:
+        yield api
+
+
 @pytest.fixture(scope="session")
 def make_workshop() -> Callable[[Path, str | None], Workshop]:
     """See :func:`make`."""
@@ -229,11 +243,7 @@ class House:
     def ask(self, method: str, path: str, **content: Any) -> Any:
         """What the API answers to a request."""
 
-        def asked() -> httpx.Response | None:
-            answer = self.api.request(method, path, json=content or None)
-            return None if answer.status_code == 503 else answer  # SQLite was locked: clients ask again
-
-        answer = eventually(asked)
+        answer = self.api.request(method, path, json=content or None)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
@@ -314,7 +324,7 @@ def bring_up() -> Callable[..., AbstractContextManager[House]]:
     def brought(folder: Path, **settings: str) -> Iterator[House]:
         with raised(folder, "tiny", **settings) as made:
             port = made.environment["DARKROOM_PREFECT_PORT"]
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}/api", timeout=60) as api:
+            with api_of(f"http://127.0.0.1:{port}/api") as api:
                 yield House(made, api)
 
     return brought

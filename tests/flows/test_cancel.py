@@ -3,7 +3,6 @@
 import time
 from pathlib import Path
 
-import httpx
 import pytest
 
 from darkroom.errors import Interrupted
@@ -11,7 +10,7 @@ from darkroom.store import file_digest
 
 
 @pytest.mark.parametrize("asked", ["CANCELLING", "CANCELLED"])
-def test_a_flow_that_hears_of_its_cancellation_ends_cancelled(prefect_url: str, asked: str) -> None:
+def test_a_flow_that_hears_of_its_cancellation_ends_cancelled(prefect_api, prefect_url: str, asked: str) -> None:
     from prefect import flow
     from prefect.runtime import flow_run
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
@@ -22,14 +21,14 @@ def test_a_flow_that_hears_of_its_cancellation_ends_cancelled(prefect_url: str, 
     seen = []
 
     def state(of: str) -> str:
-        return str(httpx.get(f"{prefect_url}/flow_runs/{of}").json()["state"]["type"])
+        return str(prefect_api.get(f"/flow_runs/{of}").json()["state"]["type"])
 
     @flow(on_failure=[end_cancelled], on_cancellation=[end_cancelled], persist_result=False)
     def long_one() -> None:
         seen.append(flow_run.id)
         cancelled = Cancellation(interval=0.0)
         cancelled.raise_if_asked()  # not yet
-        answer = httpx.post(f"{prefect_url}/flow_runs/{flow_run.id}/set_state", json={"state": {"type": asked}})
+        answer = prefect_api.post(f"/flow_runs/{flow_run.id}/set_state", json={"state": {"type": asked}})
         answer.raise_for_status()
         assert state(flow_run.id) == asked
         cancelled.raise_if_asked()
@@ -42,7 +41,7 @@ def test_a_flow_that_hears_of_its_cancellation_ends_cancelled(prefect_url: str, 
 
 
 @pytest.mark.slow
-def test_a_cancelled_run_stops_and_resumes(finished, prefect_url: str, tmp_path: Path) -> None:
+def test_a_cancelled_run_stops_and_resumes(finished, prefect_api, tmp_path: Path) -> None:
     workshop, outcome = finished
     victim = workshop.copy(tmp_path / "victim")
     steps = ("--set", "train.steps=5000", "--set", "train.grid_every=5000", "--set", "train.validate_every=5000")
@@ -52,12 +51,12 @@ def test_a_cancelled_run_stops_and_resumes(finished, prefect_url: str, tmp_path:
         assert running.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    found = httpx.post(
-        f"{prefect_url}/flow_runs/filter",
+    found = prefect_api.post(
+        "/flow_runs/filter",
         json={"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}, "sort": "START_TIME_DESC", "limit": 1},
     ).json()[0]
-    asked = httpx.post(
-        f"{prefect_url}/flow_runs/{found['id']}/set_state", json={"state": {"type": "CANCELLING"}, "force": False}
+    asked = prefect_api.post(
+        f"/flow_runs/{found['id']}/set_state", json={"state": {"type": "CANCELLING"}, "force": False}
     )
     asked.raise_for_status()
     begin = time.monotonic()
@@ -65,7 +64,7 @@ def test_a_cancelled_run_stops_and_resumes(finished, prefect_url: str, tmp_path:
     print(f"stopped {time.monotonic() - begin:.1f} s after it was cancelled")
     assert running.returncode == 130, words[-3000:]
     assert "was cancelled in Prefect" in words
-    state = httpx.get(f"{prefect_url}/flow_runs/{found['id']}").json()["state"]
+    state = prefect_api.get(f"/flow_runs/{found['id']}").json()["state"]
     assert state["type"] == "CANCELLED"
     (work,) = (victim.home / "store/.work").glob("checkpoint-*")
     saved = sorted(path.name for path in (work / "checkpoints").glob("step-*"))

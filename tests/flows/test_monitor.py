@@ -25,12 +25,12 @@ def monitored(workshop: Any, *arguments: str) -> dict[str, Any]:
     return found
 
 
-def events_of(url: str, run: str, *wanted: str) -> dict[str, dict[str, Any]]:
+def events_of(api: httpx.Client, run: str, *wanted: str) -> dict[str, dict[str, Any]]:
     """What a flow run told, by the events' names, once it told those that are wanted."""
     body = {"filter": {"event": {"prefix": ["darkroom."]}, "related": {"id": [f"prefect.flow-run.{run}"]}}, "limit": 50}
     end = time.monotonic() + 30  # the server writes them by and by
     while True:
-        answer = httpx.post(f"{url}/events/filter", json=body)
+        answer = api.post("/events/filter", json=body)
         answer.raise_for_status()
         told = {one["event"]: one["payload"] for one in answer.json()["events"]}
         if told.keys() >= set(wanted) or time.monotonic() > end:
@@ -44,7 +44,7 @@ def healthy(finished: Any) -> dict[str, Any]:
     return monitored(workshop)
 
 
-def test_a_fresh_champion_is_healthy_and_measured_from_the_store(finished, healthy, prefect_url: str) -> None:
+def test_a_fresh_champion_is_healthy_and_measured_from_the_store(finished, healthy, prefect_api) -> None:
     _, outcome = finished
     assert (healthy["decision"], healthy["drifted"], healthy["due"]) == ("healthy", [], [])
     assert healthy["same"].startswith("first")
@@ -53,14 +53,14 @@ def test_a_fresh_champion_is_healthy_and_measured_from_the_store(finished, healt
     assert set(healthy["reused"]) >= {"collect", "check", "preprocess", "evaluate"}
     assert [one["worse"] for one in healthy["watched"]] == [0.0] * len(healthy["watched"])
     assert healthy["watched"]
-    assert events_of(prefect_url, healthy["run"]["id"]) == {}
+    assert events_of(prefect_api, healthy["run"]["id"]) == {}
     body = {"artifacts": {"flow_run_id": {"any_": [healthy["run"]["id"]]}}}
-    artifacts = {one["key"]: one["data"] for one in httpx.post(f"{prefect_url}/artifacts/filter", json=body).json()}
+    artifacts = {one["key"]: one["data"] for one in prefect_api.post("/artifacts/filter", json=body).json()}
     assert artifacts["monitor-pictures"].startswith("data:image/")
     assert "at registration" in artifacts["monitor"]
 
 
-def test_new_data_make_retraining_due_and_the_pictures_stay_the_same_bytes(finished, healthy, prefect_url) -> None:
+def test_new_data_make_retraining_due_and_the_pictures_stay_the_same_bytes(finished, healthy, prefect_api) -> None:
     workshop, _ = finished
     more = workshop.folder / "more"
     shutil.copytree(workshop.photos, more)
@@ -75,12 +75,12 @@ def test_new_data_make_retraining_due_and_the_pictures_stay_the_same_bytes(finis
     assert found["same"].startswith("bytes")
     assert found["new_rows"] == NEW
     assert f"{NEW} accepted pictures are new since it was trained on" in found["reason"]
-    told = events_of(prefect_url, found["run"]["id"], DUE)[DUE]
+    told = events_of(prefect_api, found["run"]["id"], DUE)[DUE]
     assert (told["model"], told["version"], told["recipe"]) == ("tiny", "1", "tiny.toml")
     assert "pictures are new" in told["why"]
 
 
-def test_a_damaged_champion_has_drifted(finished, healthy, prefect_url: str) -> None:
+def test_a_damaged_champion_has_drifted(finished, healthy, prefect_api) -> None:
     workshop, _ = finished
     registry = open_registry(Settings(home=workshop.home), "tiny")
     folder = registry.pipeline_folder(registry.resolve("tiny@champion"))
@@ -95,7 +95,7 @@ def test_a_damaged_champion_has_drifted(finished, healthy, prefect_url: str) -> 
         weights.write_bytes(whole)
     assert found["decision"] == "drifted"
     assert "unet/diffusion_pytorch_model.safetensors has not the bytes that it was registered with" in found["reason"]
-    told = events_of(prefect_url, found["run"]["id"], DRIFTED, DUE)
+    told = events_of(prefect_api, found["run"]["id"], DRIFTED, DUE)
     assert set(told) == {DRIFTED, DUE}
     assert told[DRIFTED]["page"] == found["run"]["url"]
     points = registry._client.get_metric_history(run_of(registry, "tiny"), "monitor/champion")

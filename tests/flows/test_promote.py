@@ -29,7 +29,7 @@ def asking(tmp_path_factory: pytest.TempPathFactory, prefect_url: str, make_work
 
 
 @pytest.fixture(scope="module")
-def form(asking: Any, prefect_url: str) -> "Iterator[Form]":
+def form(asking: Any, prefect_api: httpx.Client) -> "Iterator[Form]":
     """The promote flow, served from a process of its own."""
     workshop, _ = asking
     log = workshop.folder / "serve.log"
@@ -37,7 +37,7 @@ def form(asking: Any, prefect_url: str) -> "Iterator[Form]":
     command = [sys.executable, "-c", SERVE]
     served = process.spawn(command, log=log, env=environment, cwd=workshop.folder)
     try:
-        yield Form(prefect_url, served, log)
+        yield Form(prefect_api, served, log)
     finally:
         process.stop(served, 20)
 
@@ -45,8 +45,8 @@ def form(asking: Any, prefect_url: str) -> "Iterator[Form]":
 class Form:
     """The flow's runs as Prefect's page sees them."""
 
-    def __init__(self, url: str, served: "subprocess.Popen[bytes]", log: Path) -> None:
-        self.http, self.served, self.log = httpx.Client(base_url=url, timeout=30), served, log
+    def __init__(self, api: httpx.Client, served: "subprocess.Popen[bytes]", log: Path) -> None:
+        self.http, self.served, self.log = api, served, log
 
     def _until(self, what: str, answer: Callable[[], Any]) -> Any:
         end = time.monotonic() + PATIENCE
@@ -81,9 +81,11 @@ class Form:
 
         return dict(self._until(f"never {names}", reached))
 
-    def answer(self, run: str, **fields: Any) -> httpx.Response:
-        """Fill in the form."""
-        return self.http.post(f"/flow_runs/{run}/resume", json={"run_input": fields})
+    def answer(self, run: str, **fields: Any) -> str:
+        """Fill in the form; returns what becomes of the answer: ACCEPT or REJECT."""
+        answer = self.http.post(f"/flow_runs/{run}/resume", json={"run_input": fields})
+        assert answer.is_success, f"{answer.status_code}: {answer.text}"
+        return str(answer.json()["status"])
 
     def question(self, run: str) -> str:
         """The text that the form shows now; the run suspends a moment before it is there."""
@@ -148,13 +150,13 @@ def test_an_approval_in_the_form_moves_the_alias(asking, form) -> None:
     assert alias(workshop, "champion") is None
 
     for wrong in ({"decision": "approve"}, {"decision": "maybe", "name": "Ada"}, {}):  # without a name; no such answer
-        assert form.answer(run, **wrong).json().get("status") != "ACCEPT"
+        assert form.answer(run, **wrong) == "REJECT"
     assert form.state(run, "Suspended")
-    assert form.answer(run, decision="more_samples", name="Ada").json()["status"] == "ACCEPT"
+    assert form.answer(run, decision="more_samples", name="Ada") == "ACCEPT"
     form.state(run, "Suspended", asked=2)
     assert "no champion to compare with" in form.question(run)
 
-    assert form.answer(run, decision="approve", name="Ada", reason="sharp enough").json()["status"] == "ACCEPT"
+    assert form.answer(run, decision="approve", name="Ada", reason="sharp enough") == "ACCEPT"
     form.state(run, "Completed")
     assert (alias(workshop, "champion"), alias(workshop, "challenger")) == ("1", None)
     (move,) = history.moves_of(registry_of(workshop).resolve("tiny/1"))
@@ -178,7 +180,7 @@ def test_more_samples_compare_again_and_a_refusal_meanwhile_settles_it(asking, f
     assert f"May version {number} of tiny replace version 1 as the champion?" in question
     assert "**FAIL**" in question
     assert set(form.artifacts(run)) >= {"promotion", "promotion-challenger", "promotion-champion"}
-    assert form.answer(run, decision="more_samples", name="Bo", count=512).json()["status"] == "ACCEPT"
+    assert form.answer(run, decision="more_samples", name="Bo", count=512) == "ACCEPT"
     form.state(run, "Suspended", asked=2)
     assert "compared again, as Bo asked" in form.question(run).replace("\\", "")
     judged = history.judged_of(registry.resolve(f"tiny/{number}"))
@@ -186,7 +188,7 @@ def test_more_samples_compare_again_and_a_refusal_meanwhile_settles_it(asking, f
 
     refused = workshop.command("refuse", "tiny", number, "--why", "blurred")
     assert refused.returncode == 0, refused.stderr
-    assert form.answer(run, decision="approve", name="Bo").json()["status"] == "ACCEPT"
+    assert form.answer(run, decision="approve", name="Bo") == "ACCEPT"
     form.state(run, "Completed")
     assert (alias(workshop, "champion"), alias(workshop, "challenger")) == ("1", None)
     again = workshop.run(*hardly)

@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -73,9 +72,9 @@ def test_mlflow_has_one_run_with_everything_and_the_champion(finished) -> None:
     assert {"validation/loss", "fd_clip_digits"} <= set(run["data"]["metrics"])
 
 
-def test_prefect_shows_the_run_its_stages_and_artifacts(finished, prefect_url: str) -> None:
+def test_prefect_shows_the_run_its_stages_and_artifacts(finished, prefect_api) -> None:
     def ask(what: str, body: dict[str, Any]) -> list[dict[str, Any]]:
-        answer = httpx.post(f"{prefect_url}/{what}/filter", json=body)
+        answer = prefect_api.post(f"/{what}/filter", json=body)
         answer.raise_for_status()
         return answer.json()
 

@@ -32,7 +32,7 @@ from darkroom.training import checkpoints, supervise
 from darkroom.training.estimate import estimate, here, synthetic_shards
 from darkroom.training.events import FILE, read
 from darkroom.training.job import Job
-from darkroom.training.launch import share
+from darkroom.training.launch import CALL, share
 from darkroom.training.loop import DONE, train
 
 CLOSE = 1e-5  # of losses and norms, relative
@@ -105,11 +105,31 @@ def job(job: Callable[..., Job]) -> Callable[..., Job]:
     return make
 
 
-def start(job: Job, work: Path) -> "subprocess.Popen[bytes]":
-    """The trainer, as a run starts it."""
-    work.mkdir(exist_ok=True)
+def start(job: Job, work: Path, **settings: str) -> "subprocess.Popen[bytes]":
+    """The trainer, as a run starts it, with these settings."""
+    work.mkdir(exist_ok=True, parents=True)
     job.write(work)
-    return process.spawn([sys.executable, "-m", "darkroom.training", str(work)], log=work / "log", env=os.environ)
+    command = [sys.executable, "-m", "darkroom.training", str(work)]
+    return process.spawn(command, log=work / "log", env={**os.environ, **settings})
+
+
+def two_machines(job: Job, home: Path) -> tuple[Path, list["subprocess.Popen[bytes]"]]:
+    """A training by the launchers of two machines with one home folder; returns its work folder and both launchers.
+
+    The second waits before the first begins.
+    """
+    work = home / "store" / ".work" / "checkpoint-0"
+    shared = {"DARKROOM_MACHINES": "2", "DARKROOM_RENDEZVOUS": f"127.0.0.1:{process.free_port()}"}
+    second = shared | {"DARKROOM_MACHINE": "1", "DARKROOM_HOME": str(home)}
+    work.mkdir(parents=True)
+    command = [sys.executable, "-m", "darkroom.training.launch"]
+    joining = process.spawn(command, log=work / "second.log", env={**os.environ, **second})
+    try:
+        wait_for(lambda: (work / "second.log").read_text(), joining)
+        return work, [start(two(job), work, **shared), joining]
+    except BaseException:
+        process.stop(joining, 1)
+        raise
 
 
 def told(work: Path, name: str) -> dict[int, float]:
@@ -312,6 +332,38 @@ def test_an_estimate_is_measured_by_several(plan: Recipe, store: Store, strategy
     assert found.train_seconds > 4 * 1e-4
     assert found.evaluate_seconds > 0
     assert found.peak_bytes > 1e8
+
+
+def test_two_machines_train_what_one_process_does(job, folder, tmp_path: Path) -> None:
+    one = folder("one")
+    train(job(), one)
+    work, machines = two_machines(job(), tmp_path / "home")
+    try:
+        ended = [machine.wait(120) for machine in machines]
+    finally:
+        for machine in machines:
+            process.stop(machine, 1)
+    assert ended == [0, 0], (work / "log").read_text() + (work / "second.log").read_text()
+    agree(one, work)
+    assert members(work) == set()
+    assert not (work / CALL).exists()
+
+
+@pytest.mark.slow
+def test_a_machine_that_is_gone_ends_the_others(job, tmp_path: Path) -> None:
+    work, (first, second) = two_machines(job(**ENDLESS), tmp_path / "home")
+    try:
+        wait_for(lambda: checkpoints.found(work), first)
+        os.kill(second.pid, signal.SIGKILL)  # and with the launcher, its process
+        second.wait()
+        assert first.wait(120) == 1
+        assert members(work) == set()
+        assert not (work / CALL).exists()
+        assert checkpoints.found(work)
+        print((work / "log").read_text()[-3000:], (work / "error.json").read_text())
+    finally:
+        for machine in (first, second):
+            process.stop(machine, 1)
 
 
 def test_machines_share_out_the_processes(job, monkeypatch: pytest.MonkeyPatch) -> None:
