@@ -8,14 +8,21 @@ What it cannot do it explains in ``error.json`` (the error's class and message),
 import errno
 import fcntl
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from darkroom.errors import DarkroomError, DiskFull, OutOfMemory
+from darkroom.settings import Settings
 from darkroom.store import write_json
 
 from .job import Job
+
+# What gloo and NCCL say when they hear no more from another process; it has no class of its own.
+LOST = re.compile(
+    r"[Cc]onnection (was )?(reset|closed|refused)|[Bb]roken pipe|[Rr]ead error|[Tt]imed out|remote process"
+)
 
 
 def main(work: Path) -> int:
@@ -50,7 +57,15 @@ def _take_part(work: Path) -> int:
     with joined(Job.read(work)) as (job, team):
 
         def run(work: Path) -> int:
-            train(job, work, team)
+            try:
+                train(job, work, team)
+            except RuntimeError as error:
+                if Settings().machines == 1 or not LOST.search(str(error)):
+                    raise  # on one machine the launcher knows what became of each process
+                raise DarkroomError(
+                    "the connection to the other machines was lost: one is gone, or says itself why it ended; "
+                    "the same commands go on from the last checkpoint"
+                ) from error
             team.part()
             return 0
 

@@ -2,7 +2,7 @@
 
 diffusers' own convert to the other layout and back where a residual block changes its channels, where a batch of 64 or
 more is enlarged, and after attention, and divide by scales that are 1; a convolution of 1 x 1 is faster as the matrix
-product that it is. Results differ by rounding alone.
+product that it is, and attention among few as two of them. Results differ by rounding alone.
 
 A layer gets another class and keeps its parameters and their names: what is saved is what it was.
 """
@@ -10,11 +10,14 @@ A layer gets another class and keeps its parameters and their names: what is sav
 from typing import Any
 
 import torch
+from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.upsampling import Upsample2D
 from torch import nn
 from torch.nn import functional
+
+FEW = 64 * 64  # query times key positions up to which matrix products are faster than the kernel that keeps no scores
 
 
 def lean(network: nn.Module) -> None:
@@ -23,6 +26,8 @@ def lean(network: nn.Module) -> None:
         leaner = LEANER.get(type(layer))
         if leaner is not None and leaner.fits(layer):
             layer.__class__ = leaner
+        if isinstance(layer, Attention) and LeanAttention.fits(layer):
+            layer.set_processor(LeanAttention())
 
 
 class LeanConvolution(nn.Conv2d):
@@ -96,6 +101,29 @@ class LeanTransformer(Transformer2DModel):
         rows = self.proj_out(hidden_states) if self.use_linear_projection else hidden_states
         picture = rows.view(batch_size, height, width, inner_dim).permute(0, 3, 1, 2)  # a view in channels-last
         return residual + (picture if self.use_linear_projection else self.proj_out(picture))
+
+
+class LeanAttention:
+    """Attention by plain matrix products where the scores are few, else by torch's kernel."""
+
+    def __init__(self) -> None:
+        self.few, self.many = AttnProcessor(), AttnProcessor2_0()
+
+    @staticmethod
+    def fits(layer: Any) -> bool:
+        """Whether both ways are of the same precision, and no other was chosen."""
+        return type(layer.processor) is AttnProcessor2_0 and not (layer.upcast_attention or layer.upcast_softmax)
+
+    def __call__(
+        self, attn: Attention, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None, temb: torch.Tensor | None = None,
+    ) -> torch.Tensor:  # fmt: skip
+        """Rows, or NCHW -> the same shape."""
+        queries = hidden_states.flatten(2).shape[2] if hidden_states.ndim == 4 else hidden_states.shape[1]
+        keys = queries if encoder_hidden_states is None else encoder_hidden_states.shape[1]
+        chosen = self.few if queries * keys <= FEW else self.many
+        attended: torch.Tensor = chosen(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+        return attended
 
 
 LEANER: dict[type, Any] = {

@@ -64,7 +64,7 @@ def take_step(
     scaler = state.scalers.get(player.name)
     if scaler is not None:
         scaler.unscale_(player.optimizer)
-    norm = torch.nn.utils.clip_grad_norm_(player.parameters.values(), recipe.clip_gradient_norm or math.inf)
+    norm = torch.nn.utils.get_total_norm([one.grad for one in player.parameters.values() if one.grad is not None])
     told = state.team.mean(told | {"gradient_norm": state.team.whole(norm)})
     both = torch.stack([told["loss"].float(), told["gradient_norm"].float()])
     loss_value, norm_value = both.tolist()  # waits for the device once
@@ -75,6 +75,8 @@ def take_step(
     if (objection := state.guard.objection(player.name, loss_value, norm_value)) is not None:
         player.optimizer.zero_grad(set_to_none=True)
         raise Refused(objection)
+    if recipe.clip_gradient_norm and norm_value > recipe.clip_gradient_norm:
+        torch.nn.utils.clip_grads_with_norm_(player.parameters.values(), recipe.clip_gradient_norm, norm)
     if scaler is None:
         player.optimizer.step()
     else:

@@ -360,7 +360,9 @@ def test_a_machine_that_is_gone_ends_the_others(job, tmp_path: Path) -> None:
         assert members(work) == set()
         assert not (work / CALL).exists()
         assert checkpoints.found(work)
-        print((work / "log").read_text()[-3000:], (work / "error.json").read_text())
+        said = json.loads((work / "error.json").read_text())
+        assert said["kind"] == "DarkroomError"
+        assert "the connection to the other machines was lost" in said["message"]
     finally:
         for machine in (first, second):
             process.stop(machine, 1)

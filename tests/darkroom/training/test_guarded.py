@@ -11,6 +11,7 @@ import torch
 from darkroom.errors import Diverged, OutOfMemory, RecipeError
 from darkroom.recipe_training import Guard as Plan
 from darkroom.training import checkpoints, memory, rehearsal
+from darkroom.training.compute import arrange
 from darkroom.training.events import FILE, read
 from darkroom.training.guard import Guard
 from darkroom.training.loop import DONE, train
@@ -146,6 +147,7 @@ def test_the_kept_weights_have_the_loss_that_was_told(job, folder) -> None:
     settings = job(learning_rate=0.3, keep="best", validate_every=1, warmup_steps=0, ema_decay=None)
     train(settings, work)
     task = Denoise(settings, torch.device("cpu"))
+    arrange(task.networks(), settings.train)
     task.denoiser.load_state_dict(load_file(work / SAFETENSORS))
     task.denoiser.eval()
     found = losses(work, "validation/loss")

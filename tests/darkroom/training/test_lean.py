@@ -77,6 +77,21 @@ def test_answers_and_gradients_are_the_same(make: Any, rows: int) -> None:
     torch.testing.assert_close(gradients, usual_gradients, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize(("side", "kernels"), [(SIDE, 0), (20, 4)])  # among captions they stay few
+def test_attention_among_many_takes_the_kernel(side: int, kernels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken, kernel = [], torch.nn.functional.scaled_dot_product_attention
+
+    def counted(*arguments: Any, **options: Any) -> torch.Tensor:
+        taken.append(arguments)
+        return kernel(*arguments, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
+    network = conditional()
+    lean(network)
+    network(torch.randn(1, 2, side, side), torch.tensor(1), encoder_hidden_states=torch.randn(1, 3, 8))
+    assert len(taken) == kernels
+
+
 def test_pictures_stay_in_their_layout() -> None:
     unet = conditional().to(memory_format=torch.channels_last).train()
     lean(unet)
