@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel
+from diffusers.models.upsampling import Upsample2D
 from peft import LoraConfig
 
-from darkroom.training.lean import LEANER, LeanConvolution, lean
+from darkroom.training.lean import LEANER, LeanConvolution, LeanUpsample, lean
 
 SIDE = 6  # odd once halved: what is enlarged again must fit what was kept
 LEVELS: dict[str, Any] = {"layers_per_block": 1, "norm_num_groups": 4, "block_out_channels": (8, 16)}
@@ -36,8 +37,8 @@ def unconditional() -> UNet2DModel:
 
 
 def with_adapter() -> UNet2DConditionModel:
-    unet = conditional()
-    unet.add_adapter(LoraConfig(r=2, init_lora_weights=False, target_modules=["to_q", "conv_shortcut", "proj_in"]))
+    unet, layers = conditional(), ["to_q", "conv_shortcut", "proj_in", "upsamplers.0.conv"]
+    unet.add_adapter(LoraConfig(r=2, init_lora_weights=False, target_modules=layers))
     return unet
 
 
@@ -46,10 +47,10 @@ def autoencoder() -> AutoencoderKL:
     return AutoencoderKL(2, 2, latent_channels=2, sample_size=SIDE, **blocks, **LEVELS)
 
 
-def answer(network: Any, rows: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def answer(network: Any, rows: int, side: int = SIDE) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """What a network says to fixed pictures, and the gradients of its parameters."""
     torch.manual_seed(0)
-    picture = torch.randn(rows, 2, SIDE, SIDE, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    picture = torch.randn(rows, 2, side, side, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
     if isinstance(network, AutoencoderKL):
         said = network(picture).sample
     elif isinstance(network, UNet2DConditionModel):
@@ -73,6 +74,17 @@ def test_answers_and_gradients_are_the_same(make: Any, rows: int) -> None:
     lean(leaner)
     assert leaner.state_dict().keys() == usual.state_dict().keys()
     (said, gradients), (expected, usual_gradients) = answer(leaner, rows), answer(usual, rows)
+    torch.testing.assert_close(said, expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(gradients, usual_gradients, rtol=1e-8, atol=1e-8)
+
+
+def test_sides_that_are_not_doubled() -> None:
+    """5 is halved to 3, and enlarged to 5 again."""
+    torch.manual_seed(1)
+    usual = conditional().double().to(memory_format=torch.channels_last).train()
+    leaner = copy.deepcopy(usual)
+    lean(leaner)
+    (said, gradients), (expected, usual_gradients) = answer(leaner, 3, 5), answer(usual, 3, 5)
     torch.testing.assert_close(said, expected, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(gradients, usual_gradients, rtol=1e-8, atol=1e-8)
 
@@ -105,14 +117,19 @@ def test_pictures_stay_in_their_layout() -> None:
     assert all(made.is_contiguous(memory_format=torch.channels_last) for _, made in pictures)
 
 
-def test_gradients_have_the_layout_of_their_weights() -> None:
+@pytest.mark.parametrize(
+    ("layer", "leaner"),
+    [(torch.nn.Conv2d(4, 6, 1), LeanConvolution), (Upsample2D(4, use_conv=True, out_channels=6), LeanUpsample)],
+)
+def test_gradients_have_the_layout_of_their_weights(layer: torch.nn.Module, leaner: type) -> None:
     """Else DDP and the optimiser copy them."""
-    layer = torch.nn.Conv2d(4, 6, 1).to(memory_format=torch.channels_last)
+    layer = layer.to(memory_format=torch.channels_last)
     lean(layer)
-    assert type(layer) is LeanConvolution
+    assert type(layer) is leaner
     layer(torch.randn(2, 4, 3, 3).to(memory_format=torch.channels_last)).sum().backward()
-    assert layer.weight.grad is not None
-    assert layer.weight.grad.stride() == layer.weight.stride()
+    weight = next(value for value in layer.parameters() if value.ndim == 4)
+    assert weight.grad is not None
+    assert weight.grad.stride() == weight.stride()
 
 
 def test_layers_with_other_options_are_left_alone() -> None:
