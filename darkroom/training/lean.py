@@ -96,7 +96,10 @@ class LeanUpsample(Upsample2D):
         wider = functional.pad(self.conv.weight, (1, 1, 1, 1))
         rows = wider[:, :, 1:] + wider[:, :, :-1]
         kernel = (rows[..., 1:] + rows[..., :-1]).flip(2, 3).transpose(0, 1)  # OI33 -> IO44
-        return functional.conv_transpose2d(hidden_states, kernel, self.conv.bias, stride=2, padding=1)
+        enlarged = functional.conv_transpose2d(hidden_states, kernel, stride=2, padding=1)
+        if self.conv.bias is not None:  # within, its gradient takes as long as half of the kernel's
+            enlarged = enlarged + self.conv.bias[:, None, None]
+        return enlarged
 
 
 class LeanTransformer(Transformer2DModel):

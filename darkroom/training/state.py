@@ -13,6 +13,7 @@ from . import checkpoints, compute
 from .best import Best, Weights
 from .checkpoints import Saved
 from .guard import Guard
+from .halves import Halves
 from .job import Job
 from .methods import Method, Player
 from .team import Team
@@ -33,6 +34,7 @@ class State:
         self.guard = Guard(plan.guard, plan.clip_gradient_norm)
         self.best = Best(plan)
         self.of = identity(task.job)
+        self.halves = Halves(plan.threads) if self.team.size == 1 and Halves.fit(task) else None
         self._device, self._plan = task.device, plan
         self._fresh_scalers()
 

@@ -1,5 +1,6 @@
 """One step of one player: losses, gradients, and their application unless the guard objects."""
 
+import contextlib
 import math
 
 import torch
@@ -22,20 +23,34 @@ def gradients(
 
     Each part counts by its share, so that the sum is that of the whole batch but for rounding.
     """
-    told: dict[str, torch.Tensor] = {}
+    count = len(batch)
+
+    def added(first: int, end: int, last: bool = True) -> dict[str, torch.Tensor]:
+        return _added(task, state, player, batch, step, slice(first, end), last)
+
+    if state.halves is not None and 1 < count <= size:
+        middle = count // 2
+        parts = state.halves.run(lambda: added(0, middle), lambda: added(middle, count))
+    else:
+        parts = [added(first, min(first + size, count), first + size >= count) for first in range(0, count, size)]
+    return {name: sum((part[name] for part in parts[1:]), start) for name, start in parts[0].items()}
+
+
+def _added(
+    task: Method, state: State, player: Player, batch: Batch, step: int, rows: slice, last: bool
+) -> dict[str, torch.Tensor]:
+    """Add some rows' gradients; returns their share of the batch's loss and metrics."""
+    part = batch.part(rows.start, rows.stop) if rows.stop - rows.start < len(batch) else batch
+    share = len(part) / len(batch)
     scaler, team = state.scalers.get(player.name), state.team
-    for first in range(0, len(batch), size):
-        part = batch.part(first, first + size) if size < len(batch) else batch
-        share = len(part) / len(batch)
+    if state.halves is None:
         # Layers with dropout draw from the global generator: it too must follow from (seed, step) and the rows.
-        reseed(task.device, seed_of(task.job.seed, "layers", player.name, step, team.rank * len(batch) + first))
-        with precise(task.job.train, task.device):
-            found = team.loss(task, player, part, step, last=first + size >= len(batch))
-        value = found.value if share == 1 else found.value * share
-        (value if scaler is None else scaler.scale(value)).backward()
-        for name, metric in {"loss": found.value, **found.metrics}.items():
-            told[name] = told.get(name, 0) + metric.detach() * share
-    return told
+        reseed(task.device, seed_of(task.job.seed, "layers", player.name, step, team.rank * len(batch) + rows.start))
+    with precise(task.job.train, task.device):
+        found = team.loss(task, player, part, step, last)
+    value = found.value if share == 1 else found.value * share
+    (value if scaler is None else scaler.scale(value)).backward()
+    return {name: metric.detach() * share for name, metric in {"loss": found.value, **found.metrics}.items()}
 
 
 def reseed(device: torch.device, seed: int) -> None:
@@ -57,6 +72,11 @@ def take_step(
 
     Raises :class:`Refused` with nothing applied: in every process alike, as all judge the same numbers.
     """
+    with contextlib.nullcontext() if state.halves is None else state.halves.apart():
+        return _taken(task, state, player, batch, step, rate)
+
+
+def _taken(task: Method, state: State, player: Player, batch: Batch, step: int, rate: float) -> dict[str, torch.Tensor]:
     recipe = task.job.train
     for group in player.optimizer.param_groups:
         group["lr"] = rate * player.rate

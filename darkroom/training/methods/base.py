@@ -60,6 +60,8 @@ class Method(ABC):
 
     players: list[Player]
     """The first is the model; each is trained in every step, in this order."""
+    halves = False
+    """Whether two threads may ask for the loss of parts at once: it draws nothing and changes nothing but gradients."""
 
     def __init__(self, job: Job, device: torch.device) -> None:
         self.job, self.device = job, device

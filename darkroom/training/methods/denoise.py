@@ -34,6 +34,8 @@ GRID = 16  # pictures of a sample sheet, where the recipe names no prompts
 class Denoise(Method):
     """All weights of the denoiser are trained."""
 
+    halves = True
+
     def __init__(self, job: Job, device: torch.device) -> None:
         super().__init__(job, device)
         self.family = family(job.model.family)

@@ -62,6 +62,8 @@ class Extended(torch.nn.Module):
 class Inversion(Denoise):
     """Texts are encoded in every step, by an encoder that learns one word."""
 
+    halves = False  # transformers says nowhere that its models may be asked by two threads at once
+
     def condition(self, shards: Shards) -> None:
         """Teach tokenizer and encoder the word, and have it in every caption."""
         plan = self.job.train.inversion

@@ -41,7 +41,7 @@ def job(noise, checked_of, store: Store) -> Job:
     rows = [noise(number, (20, 20), caption=f"n {number}" if number % 2 else None) for number in range(24)]
     shards: Shards = preprocess(checked_of(rows), Preprocess(size=16), Latents(VAE), 1, store)
     plan = Train(
-        steps=STEPS, batch=4, warmup_steps=2, threads=1, checkpoint_every=EVERY, validate_every=11, grid_every=50
+        steps=STEPS, batch=4, warmup_steps=2, threads=2, checkpoint_every=EVERY, validate_every=11, grid_every=50
     )
     model = Model(vae="builtin:digits-vae", text_encoder="builtin:digits-text-encoder", unet=UNET)
     parts = {"vae": VAE.path, "text_encoder": TEXT.path}

@@ -1,0 +1,101 @@
+"""Halves of a batch at once give what the whole batch gives, and the same bytes every time."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from darkroom.training.halves import Halves
+from darkroom.training.job import Job
+from darkroom.training.loop import train
+from darkroom.training.methods import method
+from darkroom.training.state import State
+from darkroom.training.step import gradients
+
+CPU = torch.device("cpu")
+MakeJob = Callable[..., Job]
+
+
+def learnt(job: Job, halved: bool, batch: int = 5) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """What a batch tells, and its gradients."""
+    task = method(job, CPU)
+    state = State(task)
+    assert state.halves is not None
+    state.halves = state.halves if halved else None
+    player = task.players[0]
+    told = gradients(task, state, player, task.batch(0).part(0, batch), 0, 64)
+    return told, {name: value.grad for name, value in player.parameters.items() if value.grad is not None}
+
+
+@pytest.mark.parametrize("batch", [1, 5, 8])
+def test_halves_add_up_to_the_whole(job: MakeJob, batch: int) -> None:
+    (told, found), (expected, whole) = (learnt(job(threads=2, batch=8), halved, batch) for halved in (True, False))
+    torch.testing.assert_close(told, expected)
+    torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-6)
+
+
+def test_both_halves_work_at_once(job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = method(job(threads=2, batch=8), CPU)
+    met, loss = threading.Barrier(2, timeout=60), task.loss
+
+    def meeting(*arguments: Any) -> Any:
+        met.wait()  # breaks where the other half never comes
+        return loss(*arguments)
+
+    monkeypatch.setattr(task, "loss", meeting)
+    gradients(task, State(task), task.players[0], task.batch(0), 0, 64)
+
+
+def test_every_training_ends_in_the_same_bytes(job: MakeJob, tmp_path: Path) -> None:
+    """Also after kills: test_killed.py."""
+    ends = set()
+    for name in ("one", "two", "three"):
+        train(job(threads=2, batch=8, steps=12), tmp_path / name)
+        ends.add((tmp_path / name / "pipeline/unet/diffusion_pytorch_model.safetensors").read_bytes())
+    assert len(ends) == 1
+
+
+def test_threads_are_what_they_were(job: MakeJob) -> None:
+    torch.set_num_threads(2)
+    seen: list[int] = []
+    halves = Halves(3)
+    halves.run(lambda: seen.append(torch.get_num_threads()), lambda: None)
+    halves.run(lambda: None, lambda: seen.append(torch.get_num_threads()))
+    assert seen == [2, 1]
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("fails", [0, 1])
+def test_one_that_fails_is_heard_when_both_have_ended(fails: int) -> None:
+    ended = threading.Event()
+
+    def fail() -> None:
+        raise MemoryError("no more")
+
+    def work() -> None:
+        ended.wait(0.1)
+        ended.set()
+
+    both = [work, work]
+    both[fails] = fail
+    with pytest.raises(MemoryError, match="no more"):
+        Halves(2).run(*both)
+    assert ended.is_set()
+
+
+@pytest.mark.parametrize(
+    ("fields", "fit"),
+    [
+        ({}, True),
+        ({"precision": "bf16"}, True),
+        ({"threads": 1}, False),
+        ({"dropout": 0.1}, False),
+        ({"gradient_checkpointing": True}, False),
+        ({"method": "autoencoder", "objective": {}}, False),
+    ],
+)
+def test_what_can_be_halved(job: MakeJob, fields: dict[str, Any], fit: bool) -> None:
+    assert Halves.fit(method(job(**{"threads": 2, **fields}), CPU)) is fit
