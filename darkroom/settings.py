@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     machines: int = Field(1, ge=1, description="Machines that train together; they share the home folder.")
     machine: int = Field(0, ge=0, description="Which of them this is; the first, 0, runs `darkroom run`.")
     rendezvous: str | None = Field(None, description="HOST:PORT of the first machine, at which the others meet it.")
+    machine_silence: float = Field(
+        180.0, gt=0, description="How long nothing may be heard of another machine before a training ends. Seconds."
+    )
     workers: int = Field(os.cpu_count() or 1, ge=1, description="Processes that measure pictures.")
     service_retries: int = Field(3, ge=0, description="How often a stage that lost an outside service tries again.")
     service_retry_seconds: float = Field(5.0, ge=0, description="The first pause between such tries; it doubles.")

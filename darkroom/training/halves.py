@@ -31,7 +31,7 @@ class Halves:
         plan = task.job.train
         if not task.halves or task.device.type != "cpu" or plan.threads < 2:
             return False
-        if plan.compile or plan.gradient_checkpointing or plan.precision == "fp16":
+        if plan.compile or plan.precision == "fp16":
             return False
         layers = (layer for network in task.networks() for layer in network.modules())
         return not any(isinstance(layer, torch.nn.modules.dropout._DropoutNd) and layer.p for layer in layers)

@@ -7,6 +7,7 @@ On further machines, which share the home folder of the first under the same pat
 ``python -m darkroom.training.launch`` waits for the next training of the first one, takes part in it and ends with it.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -20,6 +21,7 @@ from darkroom.errors import DarkroomError, RecipeError
 from darkroom.settings import Settings
 from darkroom.store import write_json
 
+from .alive import Watch
 from .job import Job
 
 CALL = "machines.json"  # what the first machine leaves in the work folder for the others
@@ -93,11 +95,18 @@ def start(work: Path, settings: Settings, local: int, call: str, module: str) ->
     )
     # Each dies with this process, as process.spawn does it.
     guarded = ("-I", "-S", process.__file__, str(os.getpid()), "--", sys.executable, "-m", module)
+    watch = Watch(work, call, settings.machine, settings.machines, settings.machine_silence) if several else None
     try:
-        elastic_launch(config, sys.executable)(*guarded, str(work), "rank")
+        with watch or contextlib.nullcontext():
+            elastic_launch(config, sys.executable)(*guarded, str(work), "rank")
     except ChildFailedError as failed:
         return _status(work, {rank: failure.exitcode for rank, failure in failed.failures.items()})
     except SignalException as ended:
+        if watch is not None and watch.lost is not None:
+            raise DarkroomError(
+                f"machine {watch.lost} fell silent for {settings.machine_silence:g} s, and the training ended; "
+                "the same commands go on from the last checkpoint"
+            ) from None
         return _status(work, {}) or 128 + int(ended.sigval)
     return 0
 

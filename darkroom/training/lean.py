@@ -70,36 +70,42 @@ class LeanResidual(ResnetBlock2D):
 
 
 class LeanUpsample(Upsample2D):
-    """Repeats pixels and convolves at once: a transposed convolution with 4/9 of the products, and nothing repeated.
+    """Doubles each side by repeating pixels, and convolves, in the layout that it is given.
 
-    Each side is doubled by a transposed convolution of ones, 2 x 2 with stride 2; a convolution of 3 x 3 after it is
-    one transposed convolution of 4 x 4.
+    Repeating is a transposed convolution of ones, 2 x 2 with stride 2; with a convolution of 3 x 3 after it, it is one
+    transposed convolution of 4 x 4, which takes 4/9 of the products and repeats nothing.
     """
 
     @staticmethod
     def fits(layer: Any) -> bool:
-        """Whether it repeats pixels and convolves, 3 x 3 with a border of zeros."""
-        if not layer.interpolate or layer.use_conv_transpose or layer.norm is not None or layer.name != "conv":
-            return False
-        conv = layer.conv  # none, or an adapter's
-        return type(conv) is nn.Conv2d and (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups,
-            conv.padding_mode) == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")  # fmt: skip
+        """Whether it repeats pixels and convolves."""
+        usual = layer.interpolate and layer.use_conv and layer.norm is None and not layer.use_conv_transpose
+        return usual and layer.name == "conv"
 
     def forward(self, hidden_states: torch.Tensor, output_size: Any = None, *_: Any, **__: Any) -> torch.Tensor:
         """NCHW -> NCHW."""
+        conv, doubled = self.conv, tuple(2 * side for side in hidden_states.shape[2:])
         if not _channels_last(hidden_states):
             usual: torch.Tensor = super().forward(hidden_states, output_size)
             return usual
-        if output_size is not None and list(output_size) != [2 * side for side in hidden_states.shape[2:]]:
-            enlarged: torch.Tensor = self.conv(functional.interpolate(hidden_states, output_size, mode="nearest"))
+        if not _plain(conv) or tuple(output_size or doubled) != doubled:
+            enlarged: torch.Tensor = conv(functional.interpolate(hidden_states, output_size or doubled, mode="nearest"))
             return enlarged
-        wider = functional.pad(self.conv.weight, (1, 1, 1, 1))
+        wider = functional.pad(conv.weight, (1, 1, 1, 1))
         rows = wider[:, :, 1:] + wider[:, :, :-1]
         kernel = (rows[..., 1:] + rows[..., :-1]).flip(2, 3).transpose(0, 1)  # OI33 -> IO44
         enlarged = functional.conv_transpose2d(hidden_states, kernel, stride=2, padding=1)
-        if self.conv.bias is not None:  # within, its gradient takes as long as half of the kernel's
-            enlarged = enlarged + self.conv.bias[:, None, None]
+        if conv.bias is not None:  # within, its gradient takes as long as half of the kernel's
+            enlarged = enlarged + conv.bias[:, None, None]
         return enlarged
+
+
+def _plain(conv: nn.Module) -> bool:
+    """Whether a layer is a convolution of 3 x 3 that keeps the size, with zeros around, and not an adapter's."""
+    return type(conv) is nn.Conv2d and (
+        (conv.kernel_size, conv.stride, conv.padding, conv.dilation) == ((3, 3), (1, 1), (1, 1), (1, 1))
+        and (conv.groups, conv.padding_mode) == (1, "zeros")
+    )
 
 
 class LeanTransformer(Transformer2DModel):

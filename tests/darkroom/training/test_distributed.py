@@ -29,6 +29,7 @@ from darkroom.recipe_training import Distributed
 from darkroom.settings import Settings
 from darkroom.store import Store
 from darkroom.training import checkpoints, supervise
+from darkroom.training.alive import FOLDER
 from darkroom.training.estimate import estimate, here, synthetic_shards
 from darkroom.training.events import FILE, read
 from darkroom.training.job import Job
@@ -113,13 +114,13 @@ def start(job: Job, work: Path, **settings: str) -> "subprocess.Popen[bytes]":
     return process.spawn(command, log=work / "log", env={**os.environ, **settings})
 
 
-def two_machines(job: Job, home: Path) -> tuple[Path, list["subprocess.Popen[bytes]"]]:
+def two_machines(job: Job, home: Path, **env: str) -> tuple[Path, list["subprocess.Popen[bytes]"]]:
     """A training by the launchers of two machines with one home folder; returns its work folder and both launchers.
 
     The second waits before the first begins.
     """
     work = home / "store" / ".work" / "checkpoint-0"
-    shared = {"DARKROOM_MACHINES": "2", "DARKROOM_RENDEZVOUS": f"127.0.0.1:{process.free_port()}"}
+    shared = {"DARKROOM_MACHINES": "2", "DARKROOM_RENDEZVOUS": f"127.0.0.1:{process.free_port()}", **env}
     second = shared | {"DARKROOM_MACHINE": "1", "DARKROOM_HOME": str(home)}
     work.mkdir(parents=True)
     command = [sys.executable, "-m", "darkroom.training.launch"]
@@ -130,6 +131,13 @@ def two_machines(job: Job, home: Path) -> tuple[Path, list["subprocess.Popen[byt
     except BaseException:
         process.stop(joining, 1)
         raise
+
+
+def descendants(pid: int) -> list[int]:
+    """A process and all below it."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    children = [int(child) for task in tasks for child in task.read_text().split()]
+    return [pid, *(found for child in children for found in descendants(child))]
 
 
 def told(work: Path, name: str) -> dict[int, float]:
@@ -347,6 +355,7 @@ def test_two_machines_train_what_one_process_does(job, folder, tmp_path: Path) -
     agree(one, work)
     assert members(work) == set()
     assert not (work / CALL).exists()
+    assert not (work / FOLDER).exists()
 
 
 @pytest.mark.slow
@@ -366,6 +375,29 @@ def test_a_machine_that_is_gone_ends_the_others(job, tmp_path: Path) -> None:
     finally:
         for machine in (first, second):
             process.stop(machine, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("silent", [0, 1])
+def test_a_machine_that_falls_silent_ends_the_others(job, tmp_path: Path, silent: int) -> None:
+    """Its processes are stopped: they answer no more, and no connection is closed."""
+    work, machines = two_machines(job(**ENDLESS), tmp_path / "home", DARKROOM_MACHINE_SILENCE="6")
+    gone, other = machines[silent], machines[1 - silent]
+    stopped = []
+    try:
+        wait_for(lambda: checkpoints.found(work), other)
+        stopped = descendants(gone.pid)
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        assert other.wait(120) == 1
+        said = (work / "second.log").read_text() if silent == 0 else (work / "error.json").read_text()
+        assert f"machine {silent} fell silent for 6 s" in said
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+        for machine in machines:
+            process.stop(machine, 1)
+    assert members(work) == set()
 
 
 def test_machines_share_out_the_processes(job, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,10 +162,11 @@ def test_parts_of_a_batch_learn_the_same(job, folder) -> None:
     assert losses(parts) == pytest.approx(losses(whole), rel=1e-4)
 
 
-def test_recomputed_activations_give_the_same_weights(job, folder) -> None:
+@pytest.mark.parametrize("fields", [{"dropout": 0.2}, {"threads": 2}])
+def test_recomputed_activations_give_the_same_weights(job, folder, fields: dict[str, Any]) -> None:
     plain, again = folder("plain"), folder("again")
-    train(job(dropout=0.2), plain)
-    train(job(dropout=0.2, gradient_checkpointing=True), again)
+    train(job(**fields), plain)
+    train(job(**fields, gradient_checkpointing=True), again)
     assert weights(plain) == weights(again)
 
 
