@@ -4,6 +4,7 @@ A machine whose processes end closes its connections, and the others hear it. On
 closes nothing: what waits for it would wait for gloo's whole timeout.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -11,6 +12,8 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from darkroom.store import write_json
 
 FOLDER = "alive"
 BEATS = 6  # signs of life within the silence that is allowed
@@ -60,12 +63,14 @@ class Watch:
         beat = 0
         while not self._over.is_set():
             try:
-                self._tell(beat)
+                write_json(self._own, {"call": self._call, "beat": beat})
+                signs = {other: self._sign(other) for other in self._others}
             except FileNotFoundError:
-                return  # the first machine is done
+                return  # the first machine is done, and took the folder away
+            except OSError:  # a full disk, a file server that stumbles: the trainer meets it where it matters
+                signs = {}
             beat += 1
-            for other in self._others:
-                sign = self._sign(other)
+            for other, sign in signs.items():
                 if sign is None:
                     heard.pop(other, None)
                 elif other not in heard or heard[other][0] != sign:
@@ -77,14 +82,9 @@ class Watch:
                 return
             self._over.wait(self._silence / BEATS)
 
-    def _tell(self, beat: int) -> None:
-        temporary = self._own.with_name(f".{self._own.name}.tmp")
-        temporary.write_text(f"{self._call} {beat}", "utf-8")
-        os.replace(temporary, self._own)
-
     def _sign(self, other: Path) -> str | None:
         try:
             sign = other.read_text("utf-8")
         except FileNotFoundError:
             return None
-        return sign if sign.startswith(self._call) else None
+        return sign if json.loads(sign)["call"] == self._call else None

@@ -17,7 +17,8 @@ def precise(plan: Train, device: torch.device) -> AbstractContextManager[Any]:
     """The context of all that a network computes in training and validation. Weights and updates stay float32."""
     if plan.precision == "fp32":
         return nullcontext()
-    # Threads share its cache of weights, and the first to leave clears it: halves would not round alike every time.
+    # Threads share its cache of weights, and the first to leave clears it: a weight that is used twice, whose gradients
+    # are added in half precision where it is kept, would not round alike every time.
     return torch.autocast(device.type, PRECISIONS[plan.precision], cache_enabled=device.type != "cpu")
 
 

@@ -1,7 +1,7 @@
 """Both halves of a batch at once, each on half of a CPU's threads.
 
 Threads that share each operation wait for each other at the end of all of them, thousands of times a step; halves wait
-once. That is a little faster on a quiet machine, and several times where other work takes a thread's time.
+once. That is at most a little faster on a quiet machine, and several times where other work takes a thread's time.
 
 The same bytes every time: a gradient is the sum of two, whose order changes nothing. Of three it would.
 """

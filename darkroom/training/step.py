@@ -43,7 +43,7 @@ def _added(
     part = batch.part(rows.start, rows.stop) if rows.stop - rows.start < len(batch) else batch
     share = len(part) / len(batch)
     scaler, team = state.scalers.get(player.name), state.team
-    if state.halves is None:
+    if state.halves is None:  # halves draw nothing
         # Layers with dropout draw from the global generator: it too must follow from (seed, step) and the rows.
         reseed(task.device, seed_of(task.job.seed, "layers", player.name, step, team.rank * len(batch) + rows.start))
     with precise(task.job.train, task.device):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from darkroom.training import alive
 from darkroom.training.alive import FOLDER, Watch
 
 SILENCE = 0.3
@@ -60,6 +61,26 @@ def test_what_an_earlier_training_left_is_no_sign(tmp_path: Path, entered: ExitS
     first = Machine(tmp_path, 0)
     entered.enter_context(first.watch)
     assert not first.ended.wait(3 * SILENCE)
+
+
+def test_a_file_server_that_stumbles_ends_nothing(
+    tmp_path: Path, entered: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = Machine(tmp_path, 0), Machine(tmp_path, 1)
+    for machine in (first, second):
+        entered.enter_context(machine.watch)
+    time.sleep(SILENCE)
+    stumbled = threading.Event()
+
+    def stumble(*_: object) -> None:
+        stumbled.set()
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(alive, "write_json", stumble)
+        assert stumbled.wait(30 * SILENCE)
+    assert not first.ended.wait(3 * SILENCE)
+    assert not second.ended.is_set()
 
 
 def test_nothing_is_left_behind(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from darkroom.recipe import Train
+from darkroom.training.compute import precise
 from darkroom.training.halves import Halves
 from darkroom.training.job import Job
 from darkroom.training.loop import train
@@ -19,12 +21,13 @@ CPU = torch.device("cpu")
 MakeJob = Callable[..., Job]
 
 
-def learnt(job: Job, halved: bool, batch: int = 5) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+def learnt(job: Job, halved: bool, batch: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """What a batch tells, and its gradients."""
     task = method(job, CPU)
     state = State(task)
     assert state.halves is not None
-    state.halves = state.halves if halved else None
+    if not halved:
+        state.halves = None
     player = task.players[0]
     told = gradients(task, state, player, task.batch(0).part(0, batch), 0, 64)
     return told, {name: value.grad for name, value in player.parameters.items() if value.grad is not None}
@@ -59,7 +62,24 @@ def test_every_training_ends_in_the_same_bytes(job: MakeJob, tmp_path: Path, pre
     assert len(ends) == 1
 
 
-def test_threads_are_what_they_were(job: MakeJob) -> None:
+def test_a_weight_that_is_used_twice_rounds_alike_whoever_clears_the_cache() -> None:
+    torch.manual_seed(0)
+    weight, rows = torch.randn(8, 8, requires_grad=True), torch.randn(2, 4, 8)
+    gradients = []
+    for cleared in (False, True):
+        weight.grad = None
+        with precise(Train(steps=1, precision="bf16"), CPU):
+            first = rows[0] @ weight
+            if cleared:
+                torch.clear_autocast_cache()
+            second = rows[1] @ weight
+        (first.float() * rows[1] + second.float() * rows[0]).sum().backward()
+        assert weight.grad is not None
+        gradients.append(weight.grad)
+    assert torch.equal(*gradients)
+
+
+def test_threads_are_what_they_were() -> None:
     torch.set_num_threads(2)
     seen: list[int] = []
     halves = Halves(3)
@@ -92,6 +112,8 @@ def test_one_that_fails_is_heard_when_both_have_ended(fails: int) -> None:
     [
         ({}, True),
         ({"precision": "bf16"}, True),
+        ({"precision": "fp16"}, False),
+        ({"compile": True}, False),
         ({"threads": 1}, False),
         ({"dropout": 0.1}, False),
         ({"gradient_checkpointing": True}, True),
