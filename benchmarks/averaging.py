@@ -9,8 +9,8 @@ then draws one picture for each caption of the validation side, from the same no
 
 import argparse
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -20,26 +20,12 @@ from darkroom.diffusion.ema import Ema
 from darkroom.recipe import Overrides, load
 from darkroom.store import Store
 from darkroom.training import loop
-from darkroom.training.methods import denoise
+from darkroom.training.methods import Batch, Method, Player
+from darkroom.training.state import State
+from darkroom.training.step import take_step
 from darkroom.training.supervise import job_of
 
 DECAYS = (0.0, 0.9, 0.95, 0.98, 0.99)  # warmed up as the recipe's, which is at 0.985 after its 640 steps
-
-
-class Several(Ema):
-    """The recipe's average, and others beside it."""
-
-    others: "list[Ema]" = []  # noqa: RUF012  # of the training that goes on
-
-    def __init__(self, parameters: Mapping[str, torch.Tensor], decay: float) -> None:
-        super().__init__(parameters, decay)
-        Several.others = [Ema(parameters, each) for each in DECAYS]
-
-    def update(self, parameters: Mapping[str, torch.Tensor], step: int) -> None:
-        """Take in the parameters after step ``step``, into all."""
-        super().update(parameters, step)
-        for other in Several.others:
-            other.update(parameters, step)
 
 
 def main() -> None:
@@ -52,7 +38,17 @@ def main() -> None:
     store = Store(options.home / "store")
     plan = load("digits", Overrides(fields={"train.threads": 1}))
     shards = shards_of(plan, store)
-    denoise.Ema = Several  # type: ignore[attr-defined]
+    others: list[Ema] = []
+
+    def followed(task: Method, state: State, player: Player, batch: Batch, step: int, rate: float) -> Any:
+        if not step:
+            others[:] = [Ema(player.parameters, decay) for decay in DECAYS]
+        told = take_step(task, state, player, batch, step, rate)
+        for other in others:
+            other.update(player.parameters, step)
+        return told
+
+    loop.take_step = followed  # type: ignore[attr-defined]
     print("| seed | " + " | ".join(f"{decay or 'none'}" for decay in DECAYS) + " |")
     print("|" + "---:|" * (len(DECAYS) + 1), flush=True)
     for seed in options.seeds:
@@ -61,7 +57,7 @@ def main() -> None:
             pipeline, folder = Path(name) / "pipeline", Path(name) / "unet"
             unet = UNet2DConditionModel.from_pretrained(pipeline, subfolder="unet")
             found = []
-            for other in Several.others:
+            for other in others:
                 unet.load_state_dict(other.average)
                 unet.save_pretrained(folder)
                 found.append(drawn(pipeline, folder, plan, shards, store, plan.evaluate.sampler))

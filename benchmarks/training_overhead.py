@@ -28,10 +28,10 @@ from darkroom.training import checkpoints, loop
 from darkroom.training.methods.base import Loss
 from darkroom.training.methods.denoise import Denoise
 from darkroom.training.parts import latents_of
+from darkroom.training.rows import Rows
 from darkroom.training.supervise import job_of
 
 ROOT = Path(__file__).parents[1]
-ZEROS: list[torch.Tensor] = []  # made once: gradients are the model's work
 
 
 def main() -> None:
@@ -69,13 +69,11 @@ def folder(name: str, which: str) -> Path:
 
 def nothing(_task: Denoise, player: Any, _batch: Any, _step: int) -> Loss:
     """A loss that asks no model, with a gradient for every parameter."""
-    anchor = next(iter(player.parameters.values()))
-    if not ZEROS:  # all at once: two threads may ask
-        ZEROS[:] = [torch.zeros_like(value) for value in player.parameters.values()]
-    if anchor.grad is None:
-        for value, zero in zip(player.parameters.values(), ZEROS, strict=True):
-            value.grad = zero
-    return Loss(anchor.flatten()[0] * 0.0)
+    values = list(player.parameters.values())
+    if values[0].grad is None:  # in the rehearsal; later they are kept
+        for value in values:
+            value.grad = torch.zeros_like(value)
+    return Loss(values[0].flatten()[0] * 0.0)
 
 
 def timed(train: Callable[[], None]) -> dict[str, float]:
@@ -89,6 +87,8 @@ def timed(train: Callable[[], None]) -> dict[str, float]:
         clocked(seconds, "optimizer", torch.optim.AdamW, "step"),
         clocked(seconds, "optimizer", torch.nn.utils, "get_total_norm"),
         clocked(seconds, "optimizer", torch.nn.utils, "clip_grads_with_norm_"),
+        clocked(seconds, "optimizer", Rows, "taken"),
+        clocked(seconds, "optimizer", Rows, "clear"),
         clocked(seconds, "setup", loop, "method"),
         clocked(seconds, "pipeline", Denoise, "save"),
     ]

@@ -34,7 +34,7 @@ STAGES = {
     "manifest": Stage(2, ("collect/*.py",)),
     "checked": Stage(4, ("quality/*.py",)),
     "shards": Stage(2, ("preprocess/*.py", *SHARED)),
-    "checkpoint": Stage(7, (*TRAINING, "preprocess/texts.py", *SHARED)),
+    "checkpoint": Stage(8, (*TRAINING, "preprocess/texts.py", *SHARED)),
     "evaluation": Stage(
         5, ("evaluation/*.py", "diffusion/*.py", "diffusion/families/*.py", "training/data.py", *ENCODING, *SHARED)
     ),

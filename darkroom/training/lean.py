@@ -2,8 +2,8 @@
 
 diffusers' own convert to the other layout and back where a residual block changes its channels, where a batch of 64 or
 more is enlarged, and after attention, and divide by scales that are 1; a convolution of 1 x 1 is faster as the matrix
-product that it is, attention among few as two of them, and enlarging with the convolution after it as one transposed
-convolution. Results differ by rounding alone.
+product that it is, attention among few and a gated layer as two of them, and enlarging with the convolution after it
+as one transposed convolution. Results differ by rounding alone.
 
 A layer gets another class and keeps its parameters and their names: what is saved is what it was.
 """
@@ -12,6 +12,7 @@ import math
 from typing import Any
 
 import torch
+from diffusers.models.activations import GEGLU
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
@@ -19,6 +20,7 @@ from diffusers.models.upsampling import Upsample2D
 from torch import nn
 from torch.nn import functional
 
+SUMS = ((0, 0, 1), (0, 1, 1), (1, 1, 0), (1, 0, 0))  # what each of 4 positions in a row of a doubling kernel adds of 3
 FEW = 64 * 64  # query times key positions up to which matrix products are faster than the kernel that keeps no scores
 
 
@@ -91,13 +93,20 @@ class LeanUpsample(Upsample2D):
         if not _plain(conv) or tuple(output_size or doubled) != doubled:
             enlarged: torch.Tensor = conv(functional.interpolate(hidden_states, output_size or doubled, mode="nearest"))
             return enlarged
-        wider = functional.pad(conv.weight, (1, 1, 1, 1))
-        rows = wider[:, :, 1:] + wider[:, :, :-1]
-        kernel = (rows[..., 1:] + rows[..., :-1]).flip(2, 3).transpose(0, 1)  # OI33 -> IO44
-        enlarged = functional.conv_transpose2d(hidden_states, kernel, stride=2, padding=1)
+        enlarged = functional.conv_transpose2d(hidden_states, _doubling(conv.weight), stride=2, padding=1)
         if conv.bias is not None:  # within, its gradient takes as long as half of the kernel's
             enlarged = enlarged + conv.bias[:, None, None]
         return enlarged
+
+
+def _doubling(weight: torch.Tensor) -> torch.Tensor:
+    """OI33 -> IO44, in channels-last: each of 16 positions is a sum of some of the 9, which is a matrix product."""
+    outputs, inputs = weight.shape[:2]
+    nine = weight.permute(1, 2, 3, 0).contiguous().view(inputs, 9, outputs)
+    sums = torch.tensor(SUMS, dtype=weight.dtype, device=weight.device)
+    with torch.autocast(weight.device.type, enabled=False):  # half precision rounds the sums, and not what they add
+        sixteen = torch.kron(sums, sums) @ nine
+    return sixteen.view(inputs, 4, 4, outputs).permute(0, 3, 1, 2)
 
 
 def _plain(conv: nn.Module) -> bool:
@@ -125,6 +134,29 @@ class LeanTransformer(Transformer2DModel):
         return residual + (picture if self.use_linear_projection else self.proj_out(picture))
 
 
+class LeanGeglu(GEGLU):
+    """A gated layer whose two sides are products of their own, so that neither is cut out of what both wrote."""
+
+    @staticmethod
+    def fits(_layer: Any) -> bool:
+        """Always: whether there is an adapter is seen each time."""
+        return True
+
+    def forward(self, hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        """[..., C] -> [..., D]."""
+        proj = self.proj
+        if type(proj) is not nn.Linear:
+            usual: torch.Tensor = super().forward(hidden_states)
+            return usual
+        biases = (None, None) if proj.bias is None else proj.bias.chunk(2)
+        value, gate = (
+            functional.linear(hidden_states, weight, bias)
+            for weight, bias in zip(proj.weight.chunk(2), biases, strict=True)
+        )
+        gated: torch.Tensor = value * self.gelu(gate)
+        return gated
+
+
 class LeanAttention:
     """Attention by plain matrix products where the scores are few, else by torch's kernel."""
 
@@ -149,6 +181,7 @@ class LeanAttention:
 
 
 LEANER: dict[type, Any] = {
+    GEGLU: LeanGeglu,
     nn.Conv2d: LeanConvolution,
     ResnetBlock2D: LeanResidual,
     Upsample2D: LeanUpsample,

@@ -63,8 +63,8 @@ def once(task: Method, state: State, batch: Batch, size: int) -> None:
     """A step of every player in parts of ``size``, and a batch of validation."""
     for player in task.players:
         gradients(task, state, player, batch, 0, size)
-        player.optimizer.step()
-        player.optimizer.zero_grad(set_to_none=True)
+        state.updated(player).optimizer.step()
+        state.clear(player)
     with averaged(task.players[0]), precise(task.job.train, task.device):
         task.rehearse()
 
@@ -80,7 +80,7 @@ def _or_what_fits(task: Method, state: State, batch: Batch, size: int) -> None:
             if not memory.ran_out(error):
                 raise
         for player in task.players:
-            player.optimizer.zero_grad(set_to_none=True)
+            state.clear(player)
             player.optimizer.state.clear()
         if task.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -97,7 +97,7 @@ def _within_what_is_free(task: Method, state: State, batch: Batch, size: int) ->
         for player in task.players:
             gradients(task, state, player, batch.part(0, tried), 0, tried)
         for player in task.players:
-            player.optimizer.zero_grad(set_to_none=True)
+            state.clear(player)
         if tried >= size:
             break
         # The next doubling adds to the peak about twice what the last one added.

@@ -16,6 +16,7 @@ from .guard import Guard
 from .halves import Halves
 from .job import Job
 from .methods import Method, Player
+from .rows import Rows
 from .team import Team
 
 BEST = "best"  # the group of a checkpoint that has the best weights
@@ -35,12 +36,27 @@ class State:
         self.best = Best(plan)
         self.of = identity(task.job)
         self.halves = Halves(plan.threads) if self.team.size == 1 and Halves.fit(task) else None
+        fit = [player for player in self.players if self.team.size == 1 and Rows.fit(player)]
+        self._rows = {player.name: Rows(player) for player in fit}
         self._device, self._plan = task.device, plan
         self._fresh_scalers()
 
     def _fresh_scalers(self) -> None:
         made = ((player.name, compute.scaler(self._plan, self._device)) for player in self.players)
         self.scalers = {name: scaler for name, scaler in made if scaler is not None}
+
+    def updated(self, player: Player) -> Player:
+        """What is to be updated, with the gradients: the player, or its rows."""
+        rows = self._rows.get(player.name)
+        return (rows.taken() if rows is not None else None) or player
+
+    def clear(self, player: Player) -> None:
+        """Forget a player's gradients."""
+        rows = self._rows.get(player.name)
+        if rows is not None:
+            rows.clear()
+        else:
+            player.optimizer.zero_grad(set_to_none=True)
 
     def save(self, work: Path, step: int) -> None:
         """Write the state after ``step`` steps as a checkpoint; of step 0, as what training starts from.
@@ -73,6 +89,8 @@ class State:
                 "differ: train in an empty folder, or go back to that recipe"
             )
         checkpoints.restore(self.players, self.team.cut(self.players, saved.groups), facts.get("optimizers"))
+        for rows in self._rows.values():
+            rows.fill()
         self._fresh_scalers()
         for name, scaler in self.scalers.items():
             scaler.load_state_dict(facts["scalers"][name])

@@ -81,30 +81,31 @@ def _taken(task: Method, state: State, player: Player, batch: Batch, step: int, 
     for group in player.optimizer.param_groups:
         group["lr"] = rate * player.rate
     told = gradients(task, state, player, batch, step, recipe.micro_batch or len(batch))
+    trained = state.updated(player)
     scaler = state.scalers.get(player.name)
     if scaler is not None:
-        scaler.unscale_(player.optimizer)
-    norm = torch.nn.utils.get_total_norm([one.grad for one in player.parameters.values() if one.grad is not None])
+        scaler.unscale_(trained.optimizer)
+    norm = torch.nn.utils.get_total_norm([one.grad for one in trained.parameters.values() if one.grad is not None])
     told = state.team.mean(told | {"gradient_norm": state.team.whole(norm)})
     both = torch.stack([told["loss"].float(), told["gradient_norm"].float()])
     loss_value, norm_value = both.tolist()  # waits for the device once
     if scaler is not None and not math.isfinite(norm_value) and math.isfinite(loss_value) and scaler.get_scale() > 1:
         scaler.update()  # gradients that overflow in fp16 are usual: the scale is halved and the step left out
-        player.optimizer.zero_grad(set_to_none=True)
+        state.clear(player)
         return _named(task, player, {name: value for name, value in told.items() if name != "gradient_norm"})
     if (objection := state.guard.objection(player.name, loss_value, norm_value)) is not None:
-        player.optimizer.zero_grad(set_to_none=True)
+        state.clear(player)
         raise Refused(objection)
     if recipe.clip_gradient_norm and norm_value > recipe.clip_gradient_norm:
-        torch.nn.utils.clip_grads_with_norm_(player.parameters.values(), recipe.clip_gradient_norm, norm)
+        torch.nn.utils.clip_grads_with_norm_(trained.parameters.values(), recipe.clip_gradient_norm, norm)
     if scaler is None:
-        player.optimizer.step()
+        trained.optimizer.step()
     else:
-        scaler.step(player.optimizer)
+        scaler.step(trained.optimizer)
         scaler.update()
-    player.optimizer.zero_grad(set_to_none=True)
-    if player.ema is not None:
-        player.ema.update(player.parameters, step)
+    state.clear(player)
+    if trained.ema is not None:
+        trained.ema.update(trained.parameters, step)
     return _named(task, player, told)
 
 
