@@ -57,5 +57,6 @@ def _registered(settings: Settings) -> Iterator[Row]:
         on = [line for line in lines if line.on]
         yield Row("deployments", str(len(deployments)), f"{len(on)} of {len(lines)} schedules on{more}")
         for line in on:
-            yield Row("  schedule", "on", f"{line.deployment}: {line.when} {line.timezone}, next {line.next}")
+            following = f"next {line.next}" if line.next else "not planned yet"
+            yield Row("  schedule", "on", f"{line.deployment}: {line.when} {line.timezone}, {following}")
         yield Row("automations", str(len(automations.shipped(client))), "of infra/automations.yaml")
