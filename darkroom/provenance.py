@@ -40,11 +40,13 @@ WEIGHTS = (
     "model.text_encoder_2",
     "model.text_encoder_3",
     "train.autoencoder.perceptual",
+    "train.distance.features",
     "evaluate.features",
     "evaluate.clip",
     "evaluate.safety",
 )
 PLACES = (*WEIGHTS, "collect.path", "check.captioner", "check.safety", "check.clip")
+OF_TRAINING = {"perceptual": "train.autoencoder.perceptual", "features": "train.distance.features"}
 # What a checkpoint's folder holds of the model itself; its card names what it was made of and may be worded anew.
 MODEL = re.compile(r"(pipeline|lora)/(?!.*\.md$).*|learned_embeds\.safetensors")
 PACKAGES = (
@@ -113,8 +115,7 @@ def named(plan: Recipe) -> dict[str, tuple[str, str]]:
     """(name in the recipe, sha256) of all weights that a plan names, by the dotted names of its fields."""
     found = {"evaluate.safety": _located(plan.evaluate.safety)} if plan.evaluate.safety else {}
     for name, weights in parts(plan).items():
-        field = "train.autoencoder.perceptual" if name == "perceptual" else f"model.{name}"
-        found[field] = (weights.name, weights.sha256)
+        found[OF_TRAINING.get(name, f"model.{name}")] = (weights.name, weights.sha256)
     for name in ("features", "clip"):
         text = getattr(plan.evaluate, name)
         found[f"evaluate.{name}"] = (text, identity(text, None)[1])

@@ -45,6 +45,7 @@ TAUGHT_BY = {
     "autoencoder": ("autoencoder",),
     "distill": ("distill",),
     "adversary": ("autoencoder", "distill"),
+    "distance": ("full", "lora", "textual-inversion"),
 }
 
 
@@ -278,7 +279,24 @@ class EarlyStop(Section):
     """When training ends before its last step."""
 
     patience: int = Field(ge=1, description="Validations without a better one after which training ends.")
-    least_gain: float = Field(0.0, ge=0, lt=1, description="Share by which the loss must fall to count as better.")
+    least_gain: float = Field(
+        0.0, ge=0, lt=1, description="Share by which the loss, or the distance, must fall to count as better."
+    )
+
+
+class Distance(Section):
+    """Pictures that each validation draws as well, with evaluate.sampler; `early_stop` and `keep` go by them."""
+
+    features: Annotated[str, NoEffect] = Field(  # which one it is, the digest of its weights says
+        description="Network that sees drawn and held-out pictures: as evaluate.features, with a folder or hub name."
+    )
+    layer: Literal["projection", "pooled"] = Field("projection", description="As `evaluate.layer`.")
+    count: int = Field(
+        256,
+        ge=16,
+        description="Pictures that are drawn. The distance is Fréchet's where there are two for each of the features' "
+        "dimensions, of the drawn and of the held-out ones; else the kernel distance.",
+    )
 
 
 class Guard(Section):
@@ -334,6 +352,7 @@ class Train(Section):
     autoencoder: Autoencoder = Autoencoder()
     distill: Distill = Distill()
     early_stop: EarlyStop | None = None
+    distance: Distance | None = None
     guard: Guard = Guard()
     keep: Literal["last", "best"] = Field(
         "last", description="Which weights are kept at the end: the last, or those of the best validation."
@@ -397,15 +416,22 @@ class Train(Section):
 
     def digest_fields(self) -> dict[str, Any]:
         """As of every section; where validation decides which weights are kept, its interval counts too."""
-        deciding = self.early_stop is not None or self.keep == "best"
-        return super().digest_fields() | ({"validate_every": self.validate_every} if deciding else {})
+        fields = super().digest_fields()
+        if self.goes_by_validation:
+            return fields | {"validate_every": self.validate_every}
+        return {name: value for name, value in fields.items() if name != "distance"}
+
+    @property
+    def goes_by_validation(self) -> bool:
+        """Whether validations decide how long is trained, or which weights are kept."""
+        return self.early_stop is not None or self.keep == "best"
 
 
 def disagreement(model: Model, train: Train) -> str | None:
     """Why a kind of pipeline cannot be trained in this way, in one sentence; None where it can."""
     drawn, plan = DRAWN[model.family], train.objective
     if model.family == "autoencoder":
-        idle = plan.model_fields_set | {"prompts"} & train.model_fields_set
+        idle = plan.model_fields_set | {"prompts", "distance"} & train.model_fields_set
         return f"train: {min(idle)} belongs to denoisers: an autoencoder learns without; leave it out" if idle else None
     if plan.kind is not None and plan.kind not in drawn:
         return (

@@ -30,11 +30,16 @@ ENCODED_BY = ("shards", "latents", "pictures", "rowcache", "tensorfile", "texts"
 ENCODING = tuple(f"preprocess/{name}.py" for name in ENCODED_BY)
 COMPARED_BY = ("verdict", "gate", "sequential", "contrasts", "frechet", "sets", "measures", "samples")
 TRAINING = ("training/*.py", "training/methods/*.py", "diffusion/*.py", "diffusion/families/*.py")
+JUDGED_BY = (
+    "evaluation/features.py",
+    "evaluation/frechet.py",
+    "evaluation/sets.py",
+)  # where training goes by distances
 STAGES = {
     "manifest": Stage(2, ("collect/*.py",)),
     "checked": Stage(4, ("quality/*.py",)),
     "shards": Stage(2, ("preprocess/*.py", *SHARED)),
-    "checkpoint": Stage(8, (*TRAINING, "preprocess/texts.py", *SHARED)),
+    "checkpoint": Stage(8, (*TRAINING, *JUDGED_BY, "preprocess/texts.py", *SHARED)),
     "evaluation": Stage(
         5, ("evaluation/*.py", "diffusion/*.py", "diffusion/families/*.py", "training/data.py", *ENCODING, *SHARED)
     ),

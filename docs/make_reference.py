@@ -24,7 +24,8 @@ from darkroom.section import Section
 DOCS = Path(__file__).parent
 TRANSLATIONS = DOCS / "zh-TW" / "recipe.json"
 UNTOLD = ("version", "name", "register")  # what a result is called, and what is done with it afterwards
-DECIDING = ("train.validate_every",)  # see Train.digest_fields
+DECIDING = ("train.validate_every", "train.distance")  # see Train.digest_fields
+WEIGHTS = ("train.autoencoder.perceptual", "train.distance.features")  # whose digests are a training's inputs
 BOUNDS = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}", "multiple_of": "× {}"}
 
 
@@ -57,7 +58,7 @@ A field that is a section of its own, such as `train.optimizer`, has a heading o
     needed="**needed**",
     none="none",
     top="At the top of the file",
-    marks={"yes": "yes", "no": "no", "content": "content", "sometimes": "with `early_stop` or `keep = \"best\"`"},
+    marks={"yes": "yes", "no": "no", "content": "content", "sometimes": 'with `early_stop` or `keep = "best"`'},
 )
 CHINESE = Words(
     title="# 配方：每個欄位",
@@ -73,7 +74,7 @@ CHINESE = Words(
     needed="**必填**",
     none="無",
     top="檔案最上層",
-    marks={"yes": "是", "no": "否", "content": "內容", "sometimes": "有 `early_stop` 或 `keep = \"best\"` 時"},
+    marks={"yes": "是", "no": "否", "content": "內容", "sometimes": '有 `early_stop` 或 `keep = "best"` 時'},
 )
 
 
@@ -150,7 +151,9 @@ def page(words: Words, translated: dict[str, str] | None) -> str:
 def counted(section: str, key: str) -> str:
     """Whether a field enters digests: by its own mark in the types, or by that of a section that it is in."""
     dotted = f"{section}.{key}".lstrip(".")
-    if dotted in DECIDING:
+    if dotted in WEIGHTS:
+        return "content"
+    if dotted.startswith(DECIDING):
         return "sometimes"
     path, model = dotted.split("."), Recipe
     if path[0] in UNTOLD:

@@ -17,7 +17,7 @@ import numpy as np
 
 from darkroom.errors import RecipeError, ServiceUnavailable
 from darkroom.store import file_digest
-from darkroom.weights.locate import locate
+from darkroom.weights.locate import Weights, locate
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +43,24 @@ def identity(name: str, expected: str | None) -> tuple[str, str]:
     measure, path, digest = _find(name)
     _expect("evaluate.sha256", name, path, digest, expected)
     return measure, digest
+
+
+def weights(name: str) -> Weights:
+    """Where an extractor's weights lie; see :func:`load` for what is raised."""
+    _, path, digest = _find(name)
+    return Weights(name, path, digest)
+
+
+def measure_of(name: str) -> str:
+    """What the Fréchet distance by an extractor of this name is called: "fid" by Inception's, else "fd_NAME"."""
+    if name == "inception" or Path(name).name == INCEPTION_FILE:
+        return "fid"
+    return f"fd_{re.sub(r'[^a-z0-9]+', '_', name.removeprefix('builtin:').rstrip('/').split('/')[-1].lower())}"
+
+
+def kernel_of(measure: str) -> str:
+    """What the kernel distance by the same extractor is called."""
+    return "kid" if measure == "fid" else f"kd_{measure.removeprefix('fd_')}"
 
 
 def clip_identity(name: str, expected: str | None) -> tuple[str, str]:
@@ -132,15 +150,15 @@ def _find(name: str, what: str = "") -> tuple[str, Path, str]:
         if path.name != INCEPTION_FILE:
             raise RecipeError(f"evaluate.features = {name!r}: a file must be clean-fid's {INCEPTION_FILE}")
         return "fid", path, file_digest(path)
-    measure = f"fd_{re.sub(r'[^a-z0-9]+', '_', name.removeprefix('builtin:').rstrip('/').split('/')[-1].lower())}"
+    measure = measure_of(name)
     try:
-        weights = locate(name)
+        found = locate(name)
     except ServiceUnavailable as error:
         raise ServiceUnavailable(
             f"{what or measure} cannot be had: {error}; copy the model's folder (config.json, model.safetensors, "
             f"preprocessor_config.json) to this machine and give its path instead of {name!r}"
         ) from None
-    return measure, weights.path, weights.sha256
+    return measure, found.path, found.sha256
 
 
 def _inception_file() -> Path:

@@ -11,6 +11,8 @@ import numpy as np
 from scipy.spatial.distance import cdist
 from scipy.stats import betabinom
 
+from .features import kernel_of
+
 NEIGHBOURS = 5  # of the manifolds, as in Naeem et al.
 HELD_OUT_QUANTILE = 0.01
 BLOCK = 2000  # pictures of which all pairs are taken; of more, the pairs within blocks: the cost stays linear
@@ -169,7 +171,7 @@ def compared(
     ``prompts`` and ``texts`` say what each generated and each held-out picture is of.
     """
     name = "inception" if measure == "fid" else measure.removeprefix("fd_")
-    found = {"kid" if measure == "fid" else f"kd_{name}": kernel_distance(generated, real)}
+    found = {kernel_of(measure): kernel_distance(generated, real)}
     count = min(len(generated), len(real))
     if count > NEIGHBOURS:
         found |= {f"{key}_{name}": value for key, value in vars(manifolds(generated[:count], real[:count])).items()}

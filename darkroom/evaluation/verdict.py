@@ -105,13 +105,12 @@ def settled(plan: Evaluate, gate: Gate) -> Gate:
 
 def names(plan: Evaluate) -> dict[str, str]:
     """What the gate's measures are called everywhere: after their extractors."""
-    from .features import identity
+    from .features import identity, kernel_of
 
     measure, _ = identity(plan.features, plan.sha256)
     extractor = "inception" if measure == "fid" else measure.removeprefix("fd_")
     shares = {name: f"{name}_{extractor}" for name in ("precision", "density", "coverage", "diversity")}
-    kernel = "kid" if measure == "fid" else f"kd_{extractor}"
-    return {"frechet": measure, "kernel": kernel, "clip_score": score_of(plan), **shares}
+    return {"frechet": measure, "kernel": kernel_of(measure), "clip_score": score_of(plan), **shares}
 
 
 def faults(metrics: dict[str, float]) -> list[str]:

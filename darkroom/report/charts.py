@@ -1,8 +1,9 @@
 """Curves and intervals as pictures."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from darkroom.training.events import read
 
@@ -10,12 +11,13 @@ if TYPE_CHECKING:
     from darkroom.evaluation.gate import Look
 
 
+DISTANCE = re.compile("validation/(fid|kid|[fk]d_.*)")  # as train.distance has it told
 INK = "#808080"  # to be read on a light page and on a dark one
 INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
 
 
 def loss_curve(events: Path, target: Path) -> Path:
-    """Draw training and validation loss, and where the guard stepped in, as a PNG at ``target``, and return it."""
+    """Draw losses, distances and where the guard stepped in, as a PNG at ``target``, and return it."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -28,20 +30,30 @@ def loss_curve(events: Path, target: Path) -> Path:
 def _loss_curve(events: Path, target: Path) -> Path:
     from matplotlib import pyplot
 
+    told = [event for event in read(events) if "metrics" in event]
+    styles: dict[str, dict[str, Any]] = {
+        "train/loss": {"alpha": 0.7, "linewidth": 1.0},
+        "validation/loss": {"marker": "o", "markersize": 3.0},
+    }
+    distances = list(dict.fromkeys(name for event in told for name in event["metrics"] if DISTANCE.fullmatch(name)))
     figure, axes = pyplot.subplots(figsize=(7, 3.5), dpi=110)
-    for name, style in (
-        ("train/loss", {"alpha": 0.7, "linewidth": 1.0}),
-        ("validation/loss", {"marker": "o", "markersize": 3.0}),
-    ):
-        points = [(event["step"], event["metrics"][name]) for event in read(events) if name in event.get("metrics", {})]
+    beside = axes.twinx() if distances else axes  # a distance is of another size
+    lines = []
+    for name in (*styles, *distances):
+        points = [(event["step"], event["metrics"][name]) for event in told if name in event["metrics"]]
+        style = styles.get(name, {"marker": "s", "markersize": 3.0, "color": "tab:green"})
         if points:
-            axes.plot(*zip(*points, strict=True), label=name.replace("/", " "), **style)
+            panel = axes if name in styles else beside
+            lines += panel.plot(*zip(*points, strict=True), label=name.replace("/", " "), **style)
     for refused in (event["refused"] for event in read(events) if "refused" in event):
         axes.axvline(refused["at"], color="tab:red", linewidth=0.8, linestyle=":")  # a step that was not applied
     axes.set_xlabel("step")
     axes.set_ylabel("loss")
+    if distances:
+        beside.set_ylabel("distance")
+        beside.set_ylim(bottom=min(0.0, beside.get_ylim()[0]))
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
+    axes.legend(handles=lines, frameon=False)
     figure.tight_layout()
     figure.savefig(target, transparent=True)
     pyplot.close(figure)

@@ -25,7 +25,7 @@ from darkroom.stability import Trained, trained
 from darkroom.stability import rows as steady_rows
 from darkroom.training.events import FILE, read
 
-from .charts import interval, looks, loss_curve
+from .charts import DISTANCE, interval, looks, loss_curve
 
 SHOWN = 16  # grids of the training that the slider goes through
 WIDEST = 900  # pixels
@@ -301,9 +301,9 @@ def _last_values(checkpoint: Checkpoint) -> str:
     last: dict[str, Any] = {}
     for event in read(checkpoint.path / FILE):
         last |= event.get("metrics", {})
-    return ", ".join(
-        f"{name.replace('/', ' ')} {last[name]:.4g}" for name in ("train/loss", "validation/loss") if name in last
-    )
+    distances = sorted(name for name in last if DISTANCE.fullmatch(name))
+    shown = [name for name in ("train/loss", "validation/loss", *distances) if name in last]
+    return ", ".join(f"{name.replace('/', ' ')} {last[name]:.4g}" for name in shown)
 
 
 def _inline(png: bytes) -> str:

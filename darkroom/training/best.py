@@ -12,7 +12,10 @@ Weights = dict[str, torch.Tensor]
 
 
 class Best:
-    """Follows the validation loss. Its weights, on the CPU, and what it counted are part of every checkpoint."""
+    """Follows the validation loss, or the distance of drawn pictures.
+
+    Its weights, on the CPU, and what it counted are part of every checkpoint.
+    """
 
     def __init__(self, plan: Train) -> None:
         self.keeps = plan.keep == "best"
@@ -37,7 +40,8 @@ class Best:
             self.loss, self.step = loss, step
             if self.keeps:
                 self.weights = {name: value.detach().to("cpu", copy=True) for name, value in weights().items()}
-        if loss < self.mark * (1 - (self.stop.least_gain if self.stop else 0.0)):
+        least = self.stop.least_gain * abs(self.mark) if self.stop and not math.isinf(self.mark) else 0.0
+        if loss < self.mark - least:  # a kernel distance may be below 0
             self.mark, self.since = loss, 0
         else:
             self.since += 1

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from darkroom.diffusion.families import Family
+from darkroom.recipe_training import PARTS
 
 from .job import BASE, Job
 
@@ -28,7 +29,7 @@ def model_card(job: Job, family: Family, kind: str, pictures: int, size: int, la
     call = family.call(
         label or next(iter(job.train.prompts), "a prompt"), size, job.sampler.steps, job.sampler.guidance
     )
-    parts = [f"`{_shown(getattr(job.model, name))}`" for name in job.parts if name != BASE]
+    parts = [f"`{_shown(getattr(job.model, name))}`" for name in PARTS if name in job.parts]
     frozen = f" Parts that were taken as they are: {', '.join(parts)}." if parts else ""
     return f"""---
 library_name: diffusers

@@ -136,7 +136,9 @@ def total(
     if "batch" in one:
         batch = plan.evaluate.sampler.batch
         further = math.ceil((plan.evaluate.count or sides["validation"]) / batch) - 1
-        evaluating += further * one["batch"] + (plan.evaluate.denoising_timesteps - 1) * one["validation"]
+        drawn = math.ceil(train.distance.count / batch) * one["batch"] if train.distance is not None else 0.0
+        errors = max(0.0, one["validation"] - drawn)
+        evaluating += further * one["batch"] + (plan.evaluate.denoising_timesteps - 1) * errors
         # The champion is evaluated, too, and both draw anew, from noise of the comparison's own.
         comparing = evaluating + 2 * math.ceil(plan.gate.count / batch) * one["batch"]
     return {

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from darkroom.errors import RecipeError
+from darkroom.evaluation import features
 from darkroom.preprocess.latents import Latents
 from darkroom.recipe import Recipe
 from darkroom.recipe_shapes import untiled
@@ -32,6 +33,8 @@ def parts(plan: Recipe) -> dict[str, Weights]:
     if plan.train.method == "autoencoder":
         named["perceptual"] = plan.train.autoencoder.perceptual
     found = {name: locate(value) for name, value in named.items() if value is not None}
+    if plan.train.distance is not None:
+        found["features"] = features.weights(plan.train.distance.features)
     for name in found.keys() & set(PARTS):
         if fault := part_fault(found[name].path, name):
             raise RecipeError(f"model.{name} = {found[name].name!r}: {fault}")

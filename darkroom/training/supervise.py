@@ -39,7 +39,7 @@ GRACE_SECONDS = 6.0  # to save and end; Ctrl-C promises ten
 
 def checkpoint_digest(shards: Shards, plan: Recipe) -> str:
     """The digest that training this plan on these shards will have."""
-    return stage_digest("checkpoint", _fields(plan), _inputs(shards, parts(plan)), plan.seed)
+    return stage_digest("checkpoint", _fields(plan), _inputs(shards, plan, parts(plan)), plan.seed)
 
 
 def train(
@@ -58,7 +58,7 @@ def train(
     """
     available(plan.train)
     frozen = parts(plan)
-    inputs = _inputs(shards, frozen)
+    inputs = _inputs(shards, plan, frozen)
     digest = stage_digest("checkpoint", _fields(plan), inputs, plan.seed)
 
     def build(work: Path) -> dict[str, Any]:
@@ -107,14 +107,17 @@ def room_needed(frozen: dict[str, Weights]) -> int:
     return sum(path.stat().st_size for path in files) + 50_000_000
 
 
-def _inputs(shards: Shards, frozen: dict[str, Weights]) -> dict[str, str]:
-    return {"shards": shards.digest, **{name: weights.sha256 for name, weights in frozen.items()}}
+def _inputs(shards: Shards, plan: Recipe, frozen: dict[str, Weights]) -> dict[str, str]:
+    told = set() if plan.train.goes_by_validation else {"features"}  # of distances that are only told
+    return {"shards": shards.digest, **{name: one.sha256 for name, one in frozen.items() if name not in told}}
 
 
 def _fields(plan: Recipe) -> dict[str, Any]:
     model = plan.model.digest_fields()
     shape = {name: value for name, value in model.items() if name not in NAMED}  # which parts, their digests say
-    return {"train": plan.train.digest_fields(), "unet": plan.model.unet.digest_fields(), **shape}
+    drawn = plan.train.distance is not None and plan.train.goes_by_validation
+    sampler = {"sampler": plan.evaluate.sampler.digest_fields()} if drawn else {}
+    return {"train": plan.train.digest_fields(), "unet": plan.model.unet.digest_fields(), **shape, **sampler}
 
 
 def _run(work: Path, follow: Follow) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import subprocess
+import types
+import typing
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +35,11 @@ def fields(section: type[Section], prefix: str = "") -> dict[str, str]:
     for key, field in section.model_fields.items():
         name = f"{prefix}{field.alias or key}"
         annotation = field.annotation
-        if isinstance(annotation, type) and issubclass(annotation, Section):
-            found |= fields(annotation, f"{name}.")
-        elif annotation in (str, str | None):
+        maybe = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+        for inner in maybe:
+            if isinstance(inner, type) and issubclass(inner, Section):
+                found |= fields(inner, f"{name}.")
+        if annotation in (str, str | None):
             found[name] = field.description or ""
     return found
 

@@ -27,6 +27,8 @@ from .prior import Prior
 if TYPE_CHECKING:
     from PIL import Image
 
+    from ..drawn import Drawn
+
 VALIDATION_BATCH = 256
 GRID = 16  # pictures of a sample sheet, where the recipe names no prompts
 
@@ -57,6 +59,15 @@ class Denoise(Method):
         self.denoiser: Any = getattr(self.pipeline, self.family.denoiser)
         self.denoiser.to(memory_format=torch.channels_last).train()
         self.players = [self.player()]
+        self.drawn = self._drawn(shards)
+
+    def _drawn(self, shards: Shards) -> "Drawn | None":
+        """What measures distances, where the recipe asks for them."""
+        if self.job.train.distance is None:
+            return None
+        from ..drawn import Drawn  # the extractors and what they need are not for every training
+
+        return Drawn(self.job, shards, self.validation.texts, self.device)
 
     def condition(self, shards: Shards) -> None:
         """Give every row what its text is encoded to, once for the whole training."""
@@ -133,8 +144,16 @@ class Denoise(Method):
         return self.family.predict(self.denoiser, noisy, self.objective.model_times(times), given)
 
     def validate(self) -> dict[str, float]:
-        """The mean squared error on the whole validation side, at times and noise that never change."""
-        return {"validation/loss": self.validation_loss(self.validation)}
+        """The mean squared error on the whole validation side, at times and noise that never change.
+
+        Before it the distance of drawn pictures, where the recipe asks for one.
+        """
+        loss = {"validation/loss": self.validation_loss(self.validation)}
+        return (
+            loss
+            if self.drawn is None
+            else {f"validation/{self.drawn.name}": self.drawn.distance(self.pipeline), **loss}
+        )
 
     @torch.inference_mode()
     def validation_loss(self, side: Side) -> float:
@@ -145,10 +164,12 @@ class Denoise(Method):
             count += data.latents.numel()
         return float(total / count)
 
-    @torch.inference_mode()
     def rehearse(self) -> None:
         """The first batch of the largest shape."""
-        self._squared_error(_largest(self.validation), ("rehearsal",), self._at_once())
+        with torch.inference_mode():
+            self._squared_error(_largest(self.validation), ("rehearsal",), self._at_once())
+        if self.drawn is not None:
+            self.drawn.rehearse(self.pipeline)
 
     def _at_once(self) -> int:
         """Pictures of a validation batch: without gradients, more fit than in training."""

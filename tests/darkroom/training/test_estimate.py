@@ -6,6 +6,7 @@ import pytest
 
 from darkroom.artifacts import Checkpoint
 from darkroom.recipe import Recipe
+from darkroom.recipe_training import Distance
 from darkroom.store import Store, write_json
 from darkroom.training import checkpoints
 from darkroom.training.estimate import FOLDER, compared, estimate, steps_left, synthetic_shards, total
@@ -53,6 +54,12 @@ def test_the_sum_has_everything_as_often_as_the_intervals_say() -> None:
     assert found["evaluate_seconds"] == pytest.approx(7000 + 2 * 50 + 2 * 10)
     assert found["compare_seconds"] == 0
     assert found["disk_bytes"] == 31
+    # Where validations draw, too, four batches here, errors take what is left of one.
+    distance = Distance(features="builtin:clip-digits", count=16)
+    drawing = PLAN.model_copy(update={"train": PLAN.train.model_copy(update={"distance": distance})})
+    for seconds, errors in ((200.0, 0), (210.0, 10), (150.0, 0)):
+        again = total(drawing, MEASURED | {"seconds": drawn["seconds"] | {"validation": seconds}}, {"train": 30}, 0)
+        assert again["evaluate_seconds"] == pytest.approx(7000 + 2 * 50 + 2 * errors)
     against = total(PLAN, drawn, {"train": 30, "validation": 10}, 0, champion=True)
     assert against["compare_seconds"] == pytest.approx(found["evaluate_seconds"] + 2 * 512 * 50)
 
