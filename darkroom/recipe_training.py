@@ -363,6 +363,9 @@ class Train(Section):
     gradient_checkpointing: Annotated[bool, NoEffect] = Field(
         False, description="Compute activations twice instead of keeping them."
     )
+    attention: Annotated[Literal["auto", "flash", "efficient", "cudnn", "math"], NoEffect] = Field(
+        "auto", description="Kernel of attention in training steps; torch chooses by default. A CPU has flash and math."
+    )
     compile: Annotated[bool, NoEffect] = Field(False, description="Compile the denoiser with torch.compile.")
     threads: int = Field(2, ge=1, description="CPU threads; another number gives other last bits.")
     checkpoint_every: Annotated[int, NoEffect] = Field(100, ge=1, description="Steps between checkpoints.")

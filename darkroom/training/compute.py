@@ -1,15 +1,24 @@
 """How a recipe has the networks compute: in which precision, compiled, keeping or recomputing activations."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from darkroom.errors import RecipeError
 from darkroom.recipe import Train
 
 from .lean import lean
 
+KERNELS = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "math": SDPBackend.MATH,
+}
+NO_KERNEL = ("no viable backend", "no available kernel")  # in torch's words, of a CPU and of CUDA
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -20,6 +29,27 @@ def precise(plan: Train, device: torch.device) -> AbstractContextManager[Any]:
     # Threads share its cache of weights, and the first to leave clears it: a weight that is used twice, whose gradients
     # are added in half precision where it is kept, would not round alike every time.
     return torch.autocast(device.type, PRECISIONS[plan.precision], cache_enabled=device.type != "cpu")
+
+
+@contextmanager
+def attending(plan: Train) -> Iterator[None]:
+    """The context of training steps, in which attention takes the recipe's kernel; for all threads of the process.
+
+    Raises :class:`RecipeError` where torch has no such kernel.
+    """
+    if plan.attention == "auto":
+        yield
+        return
+    try:
+        with sdpa_kernel(KERNELS[plan.attention]):
+            yield
+    except RuntimeError as error:
+        if not any(words in str(error).lower() for words in NO_KERNEL):
+            raise
+        raise RecipeError(
+            f'train.attention = "{plan.attention}": torch has no such kernel for this device, precision '
+            f'({plan.precision}) and size of heads; set it to "auto"'
+        ) from None
 
 
 def scaler(plan: Train, device: torch.device) -> "torch.amp.GradScaler | None":
@@ -42,7 +72,7 @@ def arrange(networks: "list[Any]", plan: Train) -> None:
         if plan.compile:
             compiled(network)
         elif next(network.parameters()).device.type == "cpu":
-            lean(network)
+            lean(network, attention=plan.attention == "auto")
 
 
 def compiled(network: Any, **options: Any) -> None:

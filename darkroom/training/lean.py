@@ -24,13 +24,16 @@ SUMS = ((0, 0, 1), (0, 1, 1), (1, 1, 0), (1, 0, 0))  # what each of 4 positions 
 FEW = 64 * 64  # query times key positions up to which matrix products are faster than the kernel that keeps no scores
 
 
-def lean(network: nn.Module) -> None:
-    """Exchange the layers of a network, in place, where there is a leaner one and the layer has no unusual option."""
+def lean(network: nn.Module, attention: bool = True) -> None:
+    """Exchange the layers of a network, in place, where there is a leaner one and the layer has no unusual option.
+
+    ``attention``: also how attention is computed.
+    """
     for layer in network.modules():
         leaner = LEANER.get(type(layer))
         if leaner is not None and leaner.fits(layer):
             layer.__class__ = leaner
-        if isinstance(layer, Attention) and LeanAttention.fits(layer):
+        if attention and isinstance(layer, Attention) and LeanAttention.fits(layer):
             layer.set_processor(LeanAttention())
 
 

@@ -7,7 +7,7 @@ import torch
 
 from darkroom.randomness import seed_of
 
-from .compute import precise
+from .compute import attending, precise
 from .methods import Batch, Method, Player
 from .state import State
 
@@ -28,11 +28,12 @@ def gradients(
     def added(first: int, end: int, last: bool = True) -> dict[str, torch.Tensor]:
         return _added(task, state, player, batch, step, slice(first, end), last)
 
-    if state.halves is not None and 1 < count <= size:
-        middle = count // 2
-        parts = state.halves.run(lambda: added(0, middle), lambda: added(middle, count))
-    else:
-        parts = [added(first, min(first + size, count), first + size >= count) for first in range(0, count, size)]
+    with attending(task.job.train):
+        if state.halves is not None and 1 < count <= size:
+            middle = count // 2
+            parts = state.halves.run(lambda: added(0, middle), lambda: added(middle, count))
+        else:
+            parts = [added(first, min(first + size, count), first + size >= count) for first in range(0, count, size)]
     return {name: sum((part[name] for part in parts[1:]), start) for name, start in parts[0].items()}
 
 
