@@ -30,11 +30,8 @@ ENCODED_BY = ("shards", "latents", "pictures", "rowcache", "tensorfile", "texts"
 ENCODING = tuple(f"preprocess/{name}.py" for name in ENCODED_BY)
 COMPARED_BY = ("verdict", "gate", "sequential", "contrasts", "frechet", "sets", "measures", "samples")
 TRAINING = ("training/*.py", "training/methods/*.py", "diffusion/*.py", "diffusion/families/*.py")
-JUDGED_BY = (
-    "evaluation/features.py",
-    "evaluation/frechet.py",
-    "evaluation/sets.py",
-)  # where training goes by distances
+# Where training goes by distances.
+JUDGED_BY = tuple(f"evaluation/{name}.py" for name in ("evaluate", "features", "frechet", "samples", "sets"))
 STAGES = {
     "manifest": Stage(2, ("collect/*.py",)),
     "checked": Stage(4, ("quality/*.py",)),

@@ -25,7 +25,7 @@ DOCS = Path(__file__).parent
 TRANSLATIONS = DOCS / "zh-TW" / "recipe.json"
 UNTOLD = ("version", "name", "register")  # what a result is called, and what is done with it afterwards
 DECIDING = ("train.validate_every", "train.distance")  # see Train.digest_fields
-WEIGHTS = ("train.autoencoder.perceptual", "train.distance.features")  # whose digests are a training's inputs
+WEIGHTS = ("train.autoencoder.perceptual",)  # whose digest is a training's input
 BOUNDS = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}", "multiple_of": "× {}"}
 
 

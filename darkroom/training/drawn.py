@@ -10,6 +10,7 @@ import torch
 
 from darkroom.artifacts import Shards
 from darkroom.diffusion.sampling import draw
+from darkroom.errors import RecipeError
 from darkroom.evaluation.evaluate import real_pictures
 from darkroom.evaluation.features import folder_features, kernel_of, load, measure_of
 from darkroom.evaluation.frechet import Normal, distance
@@ -26,10 +27,13 @@ class Drawn:
     """The same noise and texts of the validation side every time, so that what changes is the model."""
 
     def __init__(self, job: Job, shards: Shards, texts: Sequence[str], device: torch.device) -> None:
-        """``texts`` are those of the validation side. Raises what :func:`darkroom.evaluation.features.load` does."""
+        """``texts`` are those of the validation side. Raises :class:`RecipeError` for what is no extractor."""
         plan = job.train.distance
         assert plan is not None
-        self._extractor = load(str(job.parts["features"]), str(device), plan.layer)
+        try:
+            self._extractor = load(str(job.parts["features"]), str(device), plan.layer)
+        except RecipeError as error:
+            raise RecipeError(f"train.distance.features = {plan.features!r}: {error}") from None
         self._device, self._sampler, self._seed = device, job.sampler, seed_of(job.seed, "distance")
         order = torch.randperm(len(texts), generator=generator(job.seed, "distance texts")).tolist()
         self._prompts = [texts[order[place % len(order)]] for place in range(plan.count)]

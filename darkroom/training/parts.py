@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from darkroom.errors import RecipeError
+from darkroom.errors import RecipeError, ServiceUnavailable
 from darkroom.evaluation import features
 from darkroom.preprocess.latents import Latents
 from darkroom.recipe import Recipe
@@ -34,11 +34,18 @@ def parts(plan: Recipe) -> dict[str, Weights]:
         named["perceptual"] = plan.train.autoencoder.perceptual
     found = {name: locate(value) for name, value in named.items() if value is not None}
     if plan.train.distance is not None:
-        found["features"] = features.weights(plan.train.distance.features)
+        found["features"] = _extractor(plan.train.distance.features)
     for name in found.keys() & set(PARTS):
         if fault := part_fault(found[name].path, name):
             raise RecipeError(f"model.{name} = {found[name].name!r}: {fault}")
     return found | ({BASE: locate_base(plan.model.base, plan.model.family)} if plan.model.base else {})
+
+
+def _extractor(name: str) -> Weights:
+    try:
+        return features.weights(name)
+    except (RecipeError, ServiceUnavailable) as error:
+        raise type(error)(f"train.distance.features = {name!r}: {error}") from None
 
 
 def look_early(plan: Recipe) -> None:
@@ -121,6 +128,8 @@ def pin(plan: Recipe, manifest: str, registry: Registry, store: Store, remember:
 def _champion(plan: Recipe, manifest: str, registry: Registry, store: Store, remember: bool) -> str | None:
     model = {field: value for field, value in plan.model.digest_fields().items() if field != BASE}
     sections = {field: getattr(plan, field).digest_fields() for field in ("check", "split", "preprocess", "train")}
+    if plan.train.distance is not None and plan.train.goes_by_validation:
+        sections["sampler"] = plan.evaluate.sampler.digest_fields()
     key = digest_of({"manifest": manifest, "name": plan.name, "seed": plan.seed, "model": model, **sections})
     path = store.root / "bases" / f"{key}.json"
     with store.lock(f"base-{key}"):

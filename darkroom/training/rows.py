@@ -63,6 +63,8 @@ class Rows:
         counts = {float(known["step"]) if known else 0.0 for group in states for known in group}
         self._filled = len(counts) == 1
         if not self._filled:
+            for value, _ in self._gradients:
+                value.grad = None
             return
         (count,) = counts
         for group, known, row in zip(self._groups, states, self._whole.parameters.values(), strict=True):

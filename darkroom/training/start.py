@@ -6,7 +6,7 @@ from darkroom.diffusion.families import Family, Shape
 from darkroom.diffusion.objectives import STEPS, Ddpm, Objective, make, of_scheduler
 from darkroom.errors import RecipeError
 from darkroom.randomness import seed_of
-from darkroom.recipe_training import misfit
+from darkroom.recipe_training import PARTS, misfit
 
 from .job import BASE, Job
 
@@ -19,7 +19,7 @@ def start(job: Job, family: Family, shape: Shape) -> tuple[Any, Objective]:
     """
     plan = job.train.objective
     kind = plan.kind or family.objectives[0]
-    others = {name: path for name, path in job.parts.items() if name != BASE}
+    others = {name: path for name, path in job.parts.items() if name in PARTS}
     if BASE not in job.parts:
         objective = make(plan, kind)
         seed = seed_of(job.seed, "weights")

@@ -103,7 +103,8 @@ def room_needed(frozen: dict[str, Weights]) -> int:
 
     The trainer itself, which knows the denoiser's size, asks again before its first step.
     """
-    files = (path for weights in frozen.values() for path in weights.path.rglob("*") if path.is_file())
+    kept = [weights for name, weights in frozen.items() if name != "features"]
+    files = (path for weights in kept for path in weights.path.rglob("*") if path.is_file())
     return sum(path.stat().st_size for path in files) + 50_000_000
 
 

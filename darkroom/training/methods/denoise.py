@@ -1,5 +1,6 @@
 """Training a denoiser: on each picture's latents, with noise, against what its objective says."""
 
+import functools
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,15 +60,16 @@ class Denoise(Method):
         self.denoiser: Any = getattr(self.pipeline, self.family.denoiser)
         self.denoiser.to(memory_format=torch.channels_last).train()
         self.players = [self.player()]
-        self.drawn = self._drawn(shards)
+        self._shards = shards
 
-    def _drawn(self, shards: Shards) -> "Drawn | None":
-        """What measures distances, where the recipe asks for them."""
+    @functools.cached_property
+    def drawn(self) -> "Drawn | None":
+        """What measures distances, where the recipe asks for them: only in processes that validate."""
         if self.job.train.distance is None:
             return None
         from ..drawn import Drawn  # the extractors and what they need are not for every training
 
-        return Drawn(self.job, shards, self.validation.texts, self.device)
+        return Drawn(self.job, self._shards, self.validation.texts, self.device)
 
     def condition(self, shards: Shards) -> None:
         """Give every row what its text is encoded to, once for the whole training."""

@@ -12,11 +12,12 @@ from pydantic import ValidationError
 
 from darkroom.artifacts import Shards
 from darkroom.diffusion.sampling import draw
+from darkroom.errors import RecipeError
 from darkroom.evaluation.evaluate import real_pictures
 from darkroom.evaluation.features import folder_features, load
 from darkroom.evaluation.frechet import frechet
 from darkroom.evaluation.samples import save_pictures
-from darkroom.recipe import Overrides, Recipe, Train
+from darkroom.recipe import Model, Overrides, Recipe, Train
 from darkroom.recipe import load as load_recipe
 from darkroom.training import drawn, supervise
 from darkroom.training.best import Best
@@ -76,14 +77,38 @@ def test_enough_pictures_are_compared_by_their_normals(
     assert (len(kept), found["validation/fd_clip_digits"]) == (16, pytest.approx(expected))
 
 
-def test_the_best_weights_are_those_of_the_smallest_distance(drawing: MakeJob, tmp_path: Path) -> None:
-    train(drawing(keep="best", steps=8, learning_rate=0.02, guard={"spike": None}), tmp_path)
-    events = read(tmp_path / FILE)
-    told = {event["step"]: event["metrics"] for event in events if "validation/loss" in event.get("metrics", {})}
-    distances = {step: metrics["validation/kd_clip_digits"] for step, metrics in told.items()}
-    assert len(set(distances.values())) == 4
-    best = min(distances, key=lambda step: distances[step])
-    assert json.loads((tmp_path / DONE).read_text())["kept"] == best
+def test_the_best_weights_are_those_of_the_smallest_distance(
+    drawing: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distances = [3.0, -1.0, 2.0, 0.0]  # after steps 2, 4, 6 and 8
+    told = iter(distances)
+    monkeypatch.setattr(drawn.Drawn, "distance", lambda *_: next(told))
+    train(drawing(keep="best", steps=8), tmp_path)
+    events = [event["metrics"] for event in read(tmp_path / FILE) if "validation/loss" in event.get("metrics", {})]
+    losses = [metrics["validation/loss"] for metrics in events]
+    assert losses.index(min(losses)) != 1, "by the loss it would be the same"
+    assert [metrics["validation/kd_clip_digits"] for metrics in events] == distances
+    assert json.loads((tmp_path / DONE).read_text())["kept"] == 4
+
+
+@pytest.mark.parametrize("way", ["full", "lora", "textual-inversion"])
+def test_what_is_taught_draws_as_well(drawing: MakeJob, job: MakeJob, folder: Callable[[str], Path], way: str) -> None:
+    base, work = folder("base"), folder("work")
+    train(job(steps=1), base)
+    taught = drawing(method=way, steps=2)
+    parts = {"base": base / "pipeline", "features": taught.parts["features"]}
+    train(replace(taught, model=Model(base="base"), parts=parts), work)
+    metrics = [event["metrics"] for event in read(work / FILE) if "validation/loss" in event.get("metrics", {})]
+    assert [next(iter(each)) for each in metrics] == ["validation/kd_clip_digits"]
+
+
+def test_an_extractor_that_is_none_is_named(drawing: MakeJob, tmp_path: Path, shards: Shards) -> None:
+    (tmp_path / "empty").mkdir()
+    made = drawing()
+    with pytest.raises(RecipeError, match=r"train\.distance\.features = 'builtin:clip-digits': .* no config\.json"):
+        train(replace(made, parts=made.parts | {"features": tmp_path / "empty"}), tmp_path)
+    with pytest.raises(RecipeError, match=r"train\.distance\.features = 'builtin:none': builtin:none is not shipped"):
+        digest(shards, **{"train.distance.features": "builtin:none"})
 
 
 @pytest.mark.parametrize(

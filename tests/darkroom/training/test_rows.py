@@ -98,16 +98,35 @@ def test_uneven_steps_are_updated_one_by_one() -> None:
     update(alone, alone, 0)
     alone.optimizer.zero_grad()
     rows = Rows(together)
+    rows.clear()  # as after the rehearsal
     checkpoints.restore([together], saved(alone))
     rows.fill()
-    rows.clear()
-    assert rows.taken() is None
-    for player in (alone, together):
-        gradients(player, 1)
-        update(player, player, 1)
+    for step in (1, 2):
+        for player in (alone, together):
+            gradients(player, step)
+            if step == 1:
+                player.module[1].bias.grad = None
+            assert rows.taken() is None
+            update(player, player, step)
+        alone.optimizer.zero_grad()
+        rows.clear()
     torch.testing.assert_close(dict(together.parameters), dict(alone.parameters))
-    steps = [float(known["step"]) for known in together.optimizer.state.values()]
-    assert sorted(steps) == [1, 2, 2, 2]
+    steps = {name: float(together.optimizer.state[value]["step"]) for name, value in together.parameters.items()}
+    assert steps == {"0.weight": 3, "0.bias": 2, "1.weight": 3, "1.bias": 2}
+
+
+def test_a_load_of_uneven_steps_leaves_no_gradients() -> None:
+    """Of zeros, which would count as a step of what the next batch leaves out."""
+    alone, together = playing(net()), playing(net())
+    gradients(alone, 0)
+    alone.parameters["0.bias"].grad = None
+    update(alone, alone, 0)
+    rows = Rows(together)
+    rows.clear()
+    assert all(value.grad is not None for value in together.parameters.values())
+    checkpoints.restore([together], saved(alone))
+    rows.fill()
+    assert all(value.grad is None for value in together.parameters.values())
 
 
 def test_a_state_goes_on_in_rows_from_where_it_was_saved() -> None:
