@@ -56,10 +56,11 @@ class Drawn:
         self._of(pipeline, self._sampler.batch)
 
     def _of(self, pipeline: Any, count: int) -> np.ndarray:
-        with torch.autocast(self._device.type, enabled=False):  # pictures are drawn as they will be
+        with torch.autocast(self._device.type, enabled=False):  # pictures are drawn and seen as they will be
             return self._features(draw(pipeline, self._prompts[:count], self._seed, self._sampler))
 
     def _features(self, pictures: list[Any]) -> np.ndarray:
         with tempfile.TemporaryDirectory(prefix="darkroom-") as folder:
             save_pictures(pictures, Path(folder))
-            return folder_features(Path(folder), self._extractor)
+            with torch.autocast(self._device.type, enabled=False):
+                return folder_features(Path(folder), self._extractor)

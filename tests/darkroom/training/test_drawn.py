@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
@@ -21,6 +22,7 @@ from darkroom.recipe import Model, Overrides, Recipe, Train
 from darkroom.recipe import load as load_recipe
 from darkroom.training import drawn, supervise
 from darkroom.training.best import Best
+from darkroom.training.compute import precise
 from darkroom.training.events import FILE, read
 from darkroom.training.job import Job
 from darkroom.training.loop import DONE, train
@@ -53,6 +55,16 @@ def test_the_same_model_is_as_far_every_time(drawing: MakeJob) -> None:
         for value in task.players[0].parameters.values():
             value.zero_()
     assert task.validate()["validation/kd_clip_digits"] != first["validation/kd_clip_digits"]
+
+
+def test_pictures_are_seen_in_full_precision_whatever_is_trained_in(drawing: MakeJob) -> None:
+    seen = []
+    for precision in ("fp32", "bf16"):
+        task: Any = method(drawing(precision=precision), CPU)
+        with precise(task.job.train, CPU):
+            task.rehearse()
+            seen.append(task.drawn._real)
+    assert np.array_equal(*seen)
 
 
 def test_enough_pictures_are_compared_by_their_normals(
