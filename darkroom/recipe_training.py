@@ -429,6 +429,11 @@ class Train(Section):
         """Whether validations decide how long is trained, or which weights are kept."""
         return self.early_stop is not None or self.keep == "best"
 
+    @property
+    def goes_by_distance(self) -> bool:
+        """Whether they do so by the pictures that they draw."""
+        return self.distance is not None and self.goes_by_validation
+
 
 def disagreement(model: Model, train: Train) -> str | None:
     """Why a kind of pipeline cannot be trained in this way, in one sentence; None where it can."""

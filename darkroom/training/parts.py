@@ -128,7 +128,7 @@ def pin(plan: Recipe, manifest: str, registry: Registry, store: Store, remember:
 def _champion(plan: Recipe, manifest: str, registry: Registry, store: Store, remember: bool) -> str | None:
     model = {field: value for field, value in plan.model.digest_fields().items() if field != BASE}
     sections = {field: getattr(plan, field).digest_fields() for field in ("check", "split", "preprocess", "train")}
-    if plan.train.distance is not None and plan.train.goes_by_validation:
+    if plan.train.goes_by_distance:
         sections["sampler"] = plan.evaluate.sampler.digest_fields()
     key = digest_of({"manifest": manifest, "name": plan.name, "seed": plan.seed, "model": model, **sections})
     path = store.root / "bases" / f"{key}.json"

@@ -109,15 +109,14 @@ def room_needed(frozen: dict[str, Weights]) -> int:
 
 
 def _inputs(shards: Shards, plan: Recipe, frozen: dict[str, Weights]) -> dict[str, str]:
-    told = set() if plan.train.goes_by_validation else {"features"}  # of distances that are only told
+    told = set() if plan.train.goes_by_distance else {"features"}  # of distances that are only told
     return {"shards": shards.digest, **{name: one.sha256 for name, one in frozen.items() if name not in told}}
 
 
 def _fields(plan: Recipe) -> dict[str, Any]:
     model = plan.model.digest_fields()
     shape = {name: value for name, value in model.items() if name not in NAMED}  # which parts, their digests say
-    drawn = plan.train.distance is not None and plan.train.goes_by_validation
-    sampler = {"sampler": plan.evaluate.sampler.digest_fields()} if drawn else {}
+    sampler = {"sampler": plan.evaluate.sampler.digest_fields()} if plan.train.goes_by_distance else {}
     return {"train": plan.train.digest_fields(), "unet": plan.model.unet.digest_fields(), **shape, **sampler}
 
 

@@ -27,7 +27,7 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
     def make(alone: bool, **blocks: UUID) -> dict[str, Any]:
         monkeypatch.setattr(automations, "_notifiers", lambda settings: blocks)
-        found = automations.automations(None, Settings(home=tmp_path), alone)  # type: ignore[arg-type]
+        found = automations.automations(None, Settings(home=tmp_path), alone)
         return {one.name: one for one in found}
 
     return make

@@ -142,5 +142,5 @@ def test_every_flow_is_known_to_pruning() -> None:
     for path in (Path(__file__).parents[2] / "flows").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "flow":
-                names |= {word.value.value for word in node.keywords if word.arg == "name"}  # type: ignore[attr-defined]
+                names |= {word.value.value for word in node.keywords if word.arg == "name"}
     assert {"retrain", "prune"} <= names <= set(FLOWS)

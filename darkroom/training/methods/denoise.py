@@ -150,12 +150,8 @@ class Denoise(Method):
 
         Before it the distance of drawn pictures, where the recipe asks for one.
         """
-        loss = {"validation/loss": self.validation_loss(self.validation)}
-        return (
-            loss
-            if self.drawn is None
-            else {f"validation/{self.drawn.name}": self.drawn.distance(self.pipeline), **loss}
-        )
+        found = {} if self.drawn is None else {f"validation/{self.drawn.name}": self.drawn.distance(self.pipeline)}
+        return {**found, "validation/loss": self.validation_loss(self.validation)}
 
     @torch.inference_mode()
     def validation_loss(self, side: Side) -> float:

@@ -295,6 +295,6 @@ def _die_at(step: int, settings: Settings) -> None:
                 os._exit(9)
         real(path, **more)
 
-    trash.shutil.rmtree = deadly  # type: ignore[assignment]
+    trash.shutil.rmtree = deadly
     prune(settings, 5)
     os._exit(0)

@@ -110,7 +110,7 @@ def test_the_order_of_rows_decides_nothing(trial: int) -> None:
     one, other = World(near), World(near)
     for batch in batches:
         assert one.version(batch)[0] == other.version(sorted(batch))[0]
-    pd.testing.assert_frame_equal(one.history, other.history)  # type: ignore[arg-type]
+    pd.testing.assert_frame_equal(one.history, other.history)
 
 
 def test_pictures_without_duplicates_do_not_notice_others() -> None:
@@ -207,4 +207,4 @@ def test_an_empty_version_keeps_the_history() -> None:
     world.version([1, 2])
     before = world.history
     world.version([7], refused=frozenset({7}))
-    pd.testing.assert_frame_equal(world.history, before)  # type: ignore[arg-type]
+    pd.testing.assert_frame_equal(world.history, before)

@@ -115,7 +115,7 @@ def test_examples_of_a_kind_are_rows_of_that_kind(rows: pd.DataFrame, tmp_path: 
         def tiles(self, some: pd.DataFrame) -> list[dict[str, str]]:
             return [{"path": path} for path in some["path"]]
 
-    found = by_kind(rows, "reasons", Names())  # type: ignore[arg-type]
+    found = by_kind(rows, "reasons", Names())
     assert {one["kind"]: [tile["path"] for tile in one["tiles"]] for one in found} == {
         "blurred": [f"{index}.png" for index in range(32, 38)],
         "duplicate": ["38.png", "39.png"],

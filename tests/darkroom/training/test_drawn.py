@@ -128,7 +128,7 @@ def test_an_extractor_that_is_none_is_named(drawing: MakeJob, tmp_path: Path, sh
     [((1.0, 0.95), 1), ((1.0, 0.85), 0), ((-1.0, -1.05), 1), ((-1.0, -0.95), 1), ((-1.0, -1.15), 0), ((0.0, -0.1), 0)],
 )
 def test_a_distance_below_zero_has_to_fall_further(losses: tuple[float, float], since: int) -> None:
-    best = Best(Train(steps=1000, early_stop={"patience": 3, "least_gain": 0.1}))  # type: ignore[arg-type]
+    best = Best(Train(steps=1000, early_stop={"patience": 3, "least_gain": 0.1}))
     for step, loss in enumerate(losses):
         best.take(step, loss, dict)
     assert best.since == since

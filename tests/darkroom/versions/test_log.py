@@ -95,8 +95,8 @@ def test_a_kill_between_any_two_steps_and_a_repeat_give_the_same(press: Any, ste
     assert dataclasses.replace(again, time="") == dataclasses.replace(wanted, time="")
     assert len(log.versions("photos", press.store)) == 2
     pd.testing.assert_frame_equal(
-        log.history_of("photos", again.checked, press.store),  # type: ignore[arg-type]
-        log.history_of("photos", wanted.checked, calm.store),  # type: ignore[arg-type]
+        log.history_of("photos", again.checked, press.store),
+        log.history_of("photos", wanted.checked, calm.store),
     )
 
 
@@ -185,7 +185,7 @@ def test_the_history_outlives_the_artifact_and_its_loss_is_said(press: Any) -> N
     one = press.version(press.files(1))
     before = log.history_of("photos", one.checked, press.store)
     shutil.rmtree(press.store.place(QualityReport, one.checked))
-    pd.testing.assert_frame_equal(log.history_of("photos", one.checked, press.store), before)  # type: ignore[arg-type]
+    pd.testing.assert_frame_equal(log.history_of("photos", one.checked, press.store), before)
     shutil.rmtree(log.folder("photos", press.store) / "history")
     with pytest.raises(DarkroomError, match="the history of the data set 'photos' is gone"):
         log.history_of("photos", one.checked, press.store)
